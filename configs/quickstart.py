@@ -1,0 +1,44 @@
+"""Scratch, frozen features or fine-tuning? Handwritten digits 0-4 -> 5-9 with few labels."""
+
+from tljax import config
+
+DIGITS = 'sklearn:digits'
+OLD, NEW = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
+
+
+def get_config():
+    c = config.default()
+    c.name = 'quickstart'
+    c.title = 'Digits 0-4 → 5-9 with few labels'
+    c.net = {
+        'name': 'lenet',
+        'widths': (16, 32),
+        'kernel': 3,
+        'dense': 64,
+        'padding': 'SAME',
+        'input': {'size': 8, 'channels': 1},
+    }
+    c.hparams.rate = 0.02
+    c.optimizer.schedule = 'cosine'
+    c.data.wrap = True
+    c.data.streams.source = config.stream(DIGITS, classes=NEW, batch=25)
+    c.data.evaluate.test = config.held_out(DIGITS, classes=NEW)
+    c.members.seed = (0, 1, 2, 3, 4)
+    c.members.labels_per_class = (1, 2, 5, 10, 20, 50)
+    c.steps = 300
+    c.evaluate_every = 50
+
+    transfer = {'init': {'from': 'pretrain', 'load': 'encoder'}}
+    c.runs.pretrain = {
+        'members': {'seed': (0, 1, 2, 3, 4)},
+        'steps': 500,
+        'data': {
+            'streams': {'source': {'classes': OLD, 'batch': 64}},
+            'evaluate': {'test': {'classes': OLD}},
+        },
+    }
+    c.runs.scratch = {}
+    c.runs.frozen = {'trains': 'head', 'cache_prefix': True, **transfer}
+    c.runs.fine_tuned = {**transfer}
+    c.compare = {'baseline': 'scratch', 'arms': ('scratch', 'frozen', 'fine_tuned')}
+    return c

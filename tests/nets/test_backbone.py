@@ -1,0 +1,120 @@
+"""Slices of backbones, and the declared input."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tljax.nets import BACKBONES, HEADS, Input, build_backbone, build_head
+from tljax.nets.backbone import run
+
+SMALL = {
+    'lenet': (build_backbone('lenet', widths=(3, 4), kernel=3, dense=5, padding='SAME'), (8, 8, 1)),
+    'mlp': (build_backbone('mlp', widths=(6, 7), dense=5, dropout=0.5), (4, 4, 1)),
+    'resnet': (build_backbone('resnet', widths=(2, 4), blocks=1, drop_path=0.5), (8, 8, 3)),
+}
+
+
+def test_small_nets_cover_the_table():
+    assert SMALL.keys() == BACKBONES.keys()
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_any_cut_equals_the_uncached_run(name):
+    net, shape = SMALL[name]
+    x = jax.random.normal(jax.random.key(0), (2, *shape))
+    variables = jax.jit(net.init)(jax.random.key(1), x)
+    # One compilation for all cuts: each slice starts from the one run's own outputs.
+    pairs = [(a, b) for i, a in enumerate(net.endpoints) for b in net.endpoints[i:]]
+
+    @jax.jit
+    def both(variables, x):
+        whole = net.apply(variables, x, until=net.endpoints)
+        cuts = [net.apply(variables, whole[a], since=a, until=b) for a, b in pairs]
+        return whole, cuts
+
+    whole, cuts = both(variables, x)
+    assert set(whole) == set(net.endpoints)
+    for (_, until), cut in zip(pairs, cuts, strict=True):
+        np.testing.assert_allclose(cut, whole[until], rtol=1e-6, atol=1e-6)
+    assert whole['features'].ndim == 2
+
+
+def test_a_slice_makes_only_its_own_parameters():
+    net, shape = SMALL['lenet']
+    params = jax.eval_shape(
+        lambda key, x: net.init(key, x, until='conv1')['params'],
+        jax.random.key(0),
+        jnp.ones((1, *shape)),
+    )
+    assert set(params) == {'conv1'}
+
+
+def test_layers_have_readable_paths():
+    net, shape = SMALL['resnet']
+    variables = jax.eval_shape(net.init, jax.random.key(0), jnp.ones((1, *shape)))
+    paths = {
+        jax.tree_util.keystr(p, simple=True, separator='/')
+        for p, _ in jax.tree.leaves_with_path(variables)
+    }
+    assert 'params/stage2/block1/conv1/kernel' in paths
+    assert 'params/stage2/block1/shortcut_conv/kernel' in paths
+    assert 'batch_stats/stage2/block1/norm1/mean' in paths
+
+
+STAGES = {'stem': lambda x: x + 1, 'stage1': lambda x: 2 * x, 'features': lambda x: x**2}
+
+
+def test_run():
+    assert run(STAGES, 1.0) == 16
+    assert run(STAGES, 1.0, until='stage1') == 4
+    assert run(STAGES, 4.0, since='stage1') == 16
+    assert run(STAGES, 4.0, since='stage1', until='stage1') == 4
+    assert run(STAGES, 1.0, until=('features', 'stem')) == {'features': 16, 'stem': 2}
+    assert run(STAGES, 2.0, 'stem', ('stem', 'stage1')) == {'stem': 2, 'stage1': 4}
+
+
+@pytest.mark.parametrize(
+    'since, until, message',
+    [
+        (None, 'stage2', "unknown endpoint 'stage2'.*stem, stage1, features.*mean 'stage1'"),
+        ('sten', 'features', "unknown endpoint 'sten'.*mean 'stem'"),
+        ('stage1', 'stem', "'stem' comes before 'stage1'"),
+        ('stage1', ('features', 'stem'), "'stem' comes before 'stage1'"),
+        (None, (), 'no endpoint'),
+    ],
+)
+def test_run_explains_what_it_refuses(since, until, message):
+    with pytest.raises(ValueError, match=message):
+        run(STAGES, 1.0, since, until)
+
+
+def test_normalise():
+    spec = Input(size=2, channels=3, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
+    bytes_ = np.arange(2 * 2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 2, 3)
+    expected = (bytes_ / 255.0 - np.array(spec.mean)) / np.array(spec.std)
+    for image in (bytes_, (bytes_ / 255.0).astype(np.float32)):
+        found = spec.normalise(image)
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(Input(channels=1).normalise(np.full((1, 1, 1), 0.5)), 0)
+    with pytest.raises(ValueError, match='3 channels'):
+        spec.normalise(np.zeros((2, 2, 1)))
+
+
+def test_backbones_declare_their_input():
+    assert build_backbone('lenet').input.channels == 1
+    own = Input(16, 4)
+    assert build_backbone('resnet', input=own).input == own
+
+
+def test_tables_explain_what_they_refuse():
+    for build in (build_backbone, lambda name, **options: build_head(name, 3, **options)):
+        with pytest.raises(ValueError, match=r"'linaer'.*mlp"):
+            build('linaer')
+        with pytest.raises(ValueError, match=r"option of .* 'mlp' 'widhts'.*widths.*mean 'widths'"):
+            build('mlp', widhts=(3,))
+    with pytest.raises(ValueError, match='unknown option'):
+        build_head('linear', 3, parent=None)
+    assert all(isinstance(build_head(name, 3), nn.Module) for name in HEADS)

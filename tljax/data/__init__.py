@@ -1,0 +1,1 @@
+"""Data: named sources, subsets, the streaming reader and on-device augmentation."""

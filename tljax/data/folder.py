@@ -1,0 +1,140 @@
+"""Image folders: `folder/class/*.jpg`, with or without `train|val|test` folders above."""
+
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tljax.data import decode
+from tljax.data.splits import Dataset, Part, canonical, stratified
+
+_SPLITS = ('train', 'val', 'test')
+
+
+def open_folder(path: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset:
+    """Opens an image folder.
+
+    Each class is a sub-folder, searched through; classes are ordered by name. If there are split
+    folders (train, training, val, valid, validation, dev, test, testing) above the classes, they
+    are the splits; else every class is divided by a fixed seed, 80 % 'train' and 20 % 'test'. Rows
+    are in a fixed shuffled order, so that `train[:10%]` is a fair sample and not the first class.
+    Hidden files and files that no image format claims by their ending are passed over.
+
+    Raises:
+      ValueError: the folder is missing, has no class sub-folders, fewer than two classes, or a
+        class without images; a split has a class that the first split has not.
+    """
+    root = Path(data_dir or '', path).expanduser()
+    if not root.is_dir():
+        raise ValueError(
+            f'{root}: there is no such folder; expected one with a sub-folder of images per class'
+        )
+    tops = _split_folders(root)
+    if not tops:
+        return _pooled(root, pixels)
+    trees = {name: _scan(top) for name, top in tops.items()}
+    first, classes = next((name, tuple(tree)) for name, tree in trees.items())
+    _at_least_two(classes, tops[first])
+    for name, tree in trees.items():
+        if extra := sorted(set(tree) - set(classes)):
+            raise ValueError(
+                f'{tops[name] / extra[0]}: class {extra[0]!r} is not in {tops[first]}, whose '
+                f'classes are {", ".join(classes[:20])}'
+            )
+    tables = {name: _table(tree, classes) for name, tree in trees.items()}
+    sizes = {name: len(files) for name, (files, _) in tables.items()}
+    return Dataset(classes, sizes, functools.partial(_read, tables, pixels))
+
+
+def _pooled(root: Path, pixels: decode.Pixels) -> Dataset:
+    tree = _scan(root)
+    classes = tuple(tree)
+    _at_least_two(classes, root)
+    files, labels = _table(tree, classes)
+    train, test = stratified(labels, 0.2)
+    tables = {
+        'train': ([files[row] for row in train], labels[train]),
+        'test': ([files[row] for row in test], labels[test]),
+    }
+    sizes = {'train': len(train), 'test': len(test)}
+    return Dataset(classes, sizes, functools.partial(_read, tables, pixels))
+
+
+def _read(tables: dict, pixels: decode.Pixels, split: str, rows: np.ndarray) -> Part:
+    files, labels = tables[split]
+    keys = [files[row] for row in rows]
+    return Part(labels[rows], functools.partial(_fetch, keys, pixels), keys)
+
+
+def _fetch(files: list[str], pixels: decode.Pixels, row: int) -> np.ndarray:
+    return decode.from_file(files[row], pixels)
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(('.', '__')))
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folders that are splits; none if one holds images itself, for 'train' may be a class."""
+    tops = {}
+    for top in _folders(root):
+        name = canonical(top.name)
+        if name not in _SPLITS:
+            continue
+        if name in tops:
+            raise ValueError(f'{top} and {tops[name]} are both the split {name!r}: remove one')
+        if not _folders(top) and any(_is_image(file.name) for file in top.iterdir()):
+            return {}
+        tops[name] = top
+    return {name: tops[name] for name in _SPLITS if name in tops}
+
+
+@functools.cache
+def _endings() -> frozenset[str]:
+    known = Image.registered_extensions()
+    return frozenset(ending for ending, kind in known.items() if kind in Image.OPEN)
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith('.') and os.path.splitext(name)[1].lower() in _endings()
+
+
+def _scan(top: Path) -> dict[str, list[str]]:
+    """The image files of each class, both in the order of their names."""
+    tree = {}
+    for folder in _folders(top):
+        files = []
+        for parent, inner, names in os.walk(folder):
+            inner[:] = sorted(name for name in inner if not name.startswith('.'))
+            files += [os.path.join(parent, name) for name in sorted(names) if _is_image(name)]
+        if not files:
+            raise ValueError(
+                f'{folder}: holds no image files; fill the class folder or remove it (endings that '
+                'count are .jpg, .png and all others that Pillow reads)'
+            )
+        tree[folder.name] = files
+    if not tree:
+        loose = sum(_is_image(file.name) for file in top.iterdir())
+        raise ValueError(
+            f'{top}: has no class sub-folders ({loose} image files lie in it directly); expected '
+            f'one sub-folder of images per class, such as {top}/cat and {top}/dog'
+        )
+    return tree
+
+
+def _at_least_two(classes: tuple[str, ...], top: Path) -> None:
+    if len(classes) < 2:
+        raise ValueError(
+            f'{top}: has the one class {classes[0]!r}; expected a sub-folder of images for each of '
+            'two or more classes'
+        )
+
+
+def _table(tree: dict[str, list[str]], classes: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+    """Files and labels [N] int32, shuffled by a fixed seed."""
+    rows = [(file, classes.index(name)) for name, files in tree.items() for file in files]
+    order = np.random.RandomState(0).permutation(len(rows))
+    labels = np.array([rows[i][1] for i in order], np.int32)
+    return [rows[i][0] for i in order], labels

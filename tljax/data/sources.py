@@ -1,0 +1,163 @@
+"""Labelled images by name: `load('tfds:mnist', 'train[:10%]')` and its kin, all of one form."""
+
+import functools
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from tljax.data import decode, folder, inmemory, tfds
+from tljax.data.splits import Part, did_you_mean, parse
+
+OPEN = {
+    'tfds': tfds.open_tfds,
+    'folder': folder.open_folder,
+    'npz': inmemory.open_npz,
+    'sklearn': inmemory.open_sklearn,
+}
+
+
+_QUICK_SECONDS = 3e-4  # decoding one image; below, Python's lock is held most of the time
+
+
+class Source(NamedTuple):
+    """Labelled images that are read one by one, in any order and from any thread or process."""
+
+    name: str  # the spec and split it came from, for messages and reports
+    classes: tuple[str, ...]  # class names in label order
+    labels: np.ndarray  # [N] int32 in [0, len(classes))
+    fetch: Callable[[int], np.ndarray]  # row -> uint8 [H, W, C] of the asked size and channels
+    image: tuple[int, int, int]  # that shape
+    keys: Sequence[str] | None = None  # what names a row for people (file paths)
+
+
+def load(
+    spec: str,
+    split: str = 'train',
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    fit: str = 'crop',
+    classes: Sequence[int | str] | None = None,
+    data_dir: str | None = None,
+) -> Source:
+    """Opens a set of labelled images. Labels are read, images are not, but for the first.
+
+    Args:
+      spec: 'tfds:NAME', 'folder:PATH', 'npz:PATH' or 'sklearn:digits'; see `OPEN` for each.
+      split: a split, or an expression such as 'train[:10%]+val[100:]' or 'all'; see `splits.parse`.
+      size: side of the square images are resized to; None: as they are, if all have one size.
+      channels: 1 (grey) or 3 (RGB); None: what the set has (RGB for folders).
+      fit: 'crop' (centre), 'crop:0.875' or 'squash'; see `decode.Pixels`.
+      classes: names or numbers of the classes to keep, relabelled 0, 1, ... in this order.
+      data_dir: of TFDS; relative paths of folders and files start here, too.
+
+    Raises:
+      ValueError: the set, split or class is not there, or an image or a label is not as it should
+        be. The message says where, what was found and what to do.
+    """
+    pixels = decode.Pixels(size, channels, fit)
+    decode.check(pixels)
+    kind, _, rest = spec.partition(':')
+    if kind not in OPEN or not rest:
+        specs = ', '.join(f'{name}:...' for name in OPEN)
+        raise ValueError(f"can't read data set {spec!r}: expected one of {specs}")
+    dataset = OPEN[kind](rest, pixels, data_dir)
+    part = _join([dataset.read(*cut) for cut in parse(split, dataset.sizes)])
+    name = f'{spec} ({split})'
+    names = dataset.classes
+    if classes is not None:
+        part, names = _select(part, names, classes, name)
+    image = part.fetch(0).shape
+    fetch = functools.partial(_same, part.fetch, image, part.keys or name)
+    return Source(name, names, part.labels, fetch, image, part.keys)
+
+
+def arrays(
+    source: Source, workers: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """The whole set decoded in memory: uint8 [N, H, W, C].
+
+    Args:
+      source: the set.
+      workers: decoding threads; None: one a core, or one for images so small that threads would
+        only get into each other's way.
+      progress: called with the number of images done and their total, about a hundred times.
+    """
+    total = len(source.labels)
+    images = np.empty((total, *source.image), np.uint8)
+    starts = list(range(0, total, max(1, total // 100)))
+
+    def fill(start: int, stop: int) -> int:
+        for row in range(start, stop):
+            images[row] = source.fetch(row)
+        return stop
+
+    began = time.perf_counter()
+    fill(0, min(16, total))
+    if workers is None:
+        quick = time.perf_counter() - began < 16 * _QUICK_SECONDS
+        workers = 1 if quick else os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for done in pool.map(fill, starts, [*starts[1:], total]):
+                if progress is not None:
+                    progress(done, total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # a bad file is told at once, not after all others
+            raise
+    return images
+
+
+def _join(parts: Sequence[Part]) -> Part:
+    """Parts one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    owner = np.repeat(np.arange(len(parts)), [len(part.labels) for part in parts])
+    local = np.concatenate([np.arange(len(part.labels)) for part in parts])
+    fetch = functools.partial(_fetch_joined, [part.fetch for part in parts], owner, local)
+    keys = None if parts[0].keys is None else [key for part in parts for key in part.keys]
+    return Part(np.concatenate([part.labels for part in parts]), fetch, keys)
+
+
+def _fetch_joined(fetches: Sequence[Callable], owner: np.ndarray, local: np.ndarray, row: int):
+    return fetches[owner[row]](int(local[row]))
+
+
+def _select(
+    part: Part, names: tuple[str, ...], classes: Sequence[int | str], where: str
+) -> tuple[Part, tuple[str, ...]]:
+    """The rows of some classes, relabelled in their order."""
+    chosen = []
+    for item in classes:
+        if isinstance(item, str) and item not in names:
+            raise ValueError(f'{where}: there is no class {item!r}; {did_you_mean(item, names)}')
+        if not isinstance(item, str) and not 0 <= item < len(names):
+            raise ValueError(f'{where}: there is no class {item}; they are 0..{len(names) - 1}')
+        chosen.append(names.index(item) if isinstance(item, str) else int(item))
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f'{where}: classes must name one or more classes, each once: {classes!r}')
+    relabel = np.full(len(names), -1, np.int32)
+    relabel[chosen] = np.arange(len(chosen))
+    rows = np.flatnonzero(relabel[part.labels] >= 0)
+    if not rows.size:
+        raise ValueError(f'{where}: has no examples of the classes {classes!r}')
+    fetch = functools.partial(_fetch_joined, [part.fetch], np.zeros_like(rows), rows)
+    keys = None if part.keys is None else [part.keys[row] for row in rows]
+    return Part(relabel[part.labels[rows]], fetch, keys), tuple(names[c] for c in chosen)
+
+
+def _same(fetch: Callable, image: tuple[int, int, int], keys: Sequence[str] | str, row: int):
+    """Fetches a row and holds it to the shape of the first."""
+    row = int(row)
+    found = fetch(row)
+    if found.shape != image:
+        key = f'{keys}, row {row}' if isinstance(keys, str) else keys[row]
+        raise ValueError(
+            f'{key}: is {found.shape[1]}x{found.shape[0]}, but the first image is '
+            f'{image[1]}x{image[0]}; give a size, to which all are resized'
+        )
+    return found

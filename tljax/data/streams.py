@@ -1,0 +1,245 @@
+"""Named streams: which examples of a source a run draws, and from where they come.
+
+A *resident* stream keeps its images on the device and is drawn from inside the compiled step; a
+*fed* one is decoded by Grain on the host, a batch a step. Both draw the same rows at the same
+(seed, stream, step), because both ask `sampling.indices`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tljax import sampling
+from tljax.data import reader, sources, subsets
+from tljax.types import Array, PyTree
+
+
+class Stream(NamedTuple):
+    """A source, the rows each member draws of it, and how.
+
+    Exactly one of three holds: `image` is None (fed); `image` is [N, ...], a row each (resident);
+    `cached`, and `image` is [M, K, ...]: entry k belongs to row `order[m, k]`.
+    """
+
+    name: str
+    source: sources.Source
+    order: np.ndarray  # [M, K] int32 rows of the source; member m draws from the first count[m]
+    count: np.ndarray  # [M] int32
+    batch: int
+    labelled: bool = True  # False: labels are dropped here and no loss ever sees them
+    augment: Callable | None = None
+    image: np.ndarray | Array | None = None
+    cached: bool = False
+
+    @property
+    def members(self) -> int:
+        return len(self.count)
+
+    @property
+    def resident(self) -> bool:
+        return self.image is not None
+
+
+def select(
+    source: sources.Source, seeds: Sequence[int], labels_per_class: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows `order` [M, K] and `count` [M] of each member's subset; 0 labels per class means all.
+
+    Subsets of one seed are nested: 5 labels per class contain the 1.
+    """
+    classes, most = len(source.classes), max(labels_per_class)
+    if not most:
+        every = np.arange(len(source.labels), dtype=np.int32)
+        return np.tile(every, (len(seeds), 1)), np.full(len(seeds), len(every), np.int32)
+    if not all(labels_per_class):
+        raise ValueError('labels_per_class: 0 (all) cannot be a member beside other numbers')
+    orders = {s: subsets.few_shot_order(source.labels, most, classes, s) for s in set(seeds)}
+    order = np.stack([orders[s] for s in seeds])
+    return order, np.asarray(labels_per_class, np.int32) * classes
+
+
+def check_batch(stream: Stream, wrap: bool) -> Stream:
+    """Refuses a batch that would hold an example twice, unless `wrap` allows it."""
+    smallest = int(stream.count.min())
+    if stream.batch > smallest and not wrap:
+        raise ValueError(
+            f'stream {stream.name!r}: a batch of {stream.batch} is larger than the {smallest} '
+            f'examples of {stream.source.name}; use a batch of at most {smallest}, or set '
+            'data.wrap=True to let a batch hold an example more than once'
+        )
+    return stream
+
+
+def resident(stream: Stream, limit_mb: float, progress: Callable | None = None) -> Stream:
+    """The stream with its images in memory if they take at most `limit_mb`, else unchanged."""
+    size = len(stream.source.labels) * int(np.prod(stream.source.image)) / 2**20
+    if size > limit_mb:
+        return stream
+    return stream._replace(image=sources.arrays(stream.source, progress=progress))
+
+
+def split_members(streams: Mapping[str, Stream]) -> tuple[PyTree, PyTree]:
+    """What the compiled call reads of resident streams: per member, and shared by all members."""
+    mine, shared = {}, {}
+    for name, stream in streams.items():
+        if not stream.resident:
+            continue
+        mine[name] = {'order': stream.order, 'count': stream.count}
+        shared[name] = {'label': stream.source.labels.astype(np.int32)}
+        (mine if stream.cached else shared)[name]['image'] = stream.image
+    return mine, shared
+
+
+def make_draw(streams: Mapping[str, Stream], key_at: Callable, constrain: Callable) -> Callable:
+    """`draw(mine, shared, seed, step) -> Batch` for one member, run inside the compiled call.
+
+    Args:
+      streams: by name; fed ones find their decoded batch in `mine`.
+      key_at: (seed, purpose, step) -> key for augmentation.
+      constrain: sharding constraint for arrays with examples along dimension 0.
+    """
+
+    def rows_of(stream, mine, shared, seed, step):
+        if not stream.resident:
+            return dict(mine)
+        entry = sampling.indices(seed, stream.name, step, stream.batch, mine['count'], jnp)
+        row = constrain(mine['order'][entry])
+        image = mine['image'][entry] if stream.cached else shared['image'][row]
+        return {'image': image, 'label': shared['label'][row], 'index': row}
+
+    def draw(mine, shared, seed, step):
+        batch = {}
+        for name, stream in streams.items():
+            found = rows_of(stream, mine[name], shared.get(name), seed, step)
+            found = {key: constrain(value) for key, value in found.items()}
+            if stream.augment:
+                key = key_at(seed, f'augment/{name}', step)
+                found['image'] = stream.augment(key, unit(found['image']))
+            if not stream.labelled:
+                del found['label']
+            batch[name] = found
+        return batch
+
+    return draw
+
+
+def unit(image: Array) -> Array:
+    """uint8 images as float32 in [0, 1]; others unchanged."""
+    return image.astype(jnp.float32) / 255 if image.dtype == jnp.uint8 else image
+
+
+def feed(
+    streams: Mapping[str, Stream], seeds: np.ndarray, start: int, stop: int, **options
+) -> Iterator[dict[str, dict[str, np.ndarray]]]:
+    """Batches [M, B, ...] of all fed streams for steps start..stop, decoded ahead by Grain."""
+    fed = {name: stream for name, stream in streams.items() if not stream.resident}
+
+    def rows_at(stream):
+        def rows(step):
+            return np.stack(
+                [
+                    order[sampling.indices(seed, stream.name, step, stream.batch, count, np)]
+                    for order, seed, count in zip(stream.order, seeds, stream.count, strict=True)
+                ]
+            )
+
+        return rows
+
+    readers = {
+        name: reader.batches(stream.source, rows_at(stream), start, stop, **options)
+        for name, stream in fed.items()
+    }
+    for _ in range(start, stop):
+        yield {name: next(batches) for name, batches in readers.items()}
+
+
+def blocks(stream: Stream, size: int) -> Iterator[tuple[dict, dict]]:
+    """All of a stream in order, in padded blocks of `size` examples: `(mine, shared)`.
+
+    Their union is a batch with 'image', 'index', 'label' if labelled, and 'valid', which is False
+    for padding and for what a member does not draw from. What differs between members is in
+    `mine`, with the member axis in front; the rest is in `shared`, without it.
+    """
+    same = bool((stream.order == stream.order[0]).all() and (stream.count == stream.count[0]).all())
+    order, count = (stream.order[0], stream.count[0]) if same else (stream.order, stream.count)
+    total = stream.order.shape[1]
+    starts = range(0, total, size)
+
+    def rows(number):
+        return order[..., np.minimum(starts[number] + np.arange(size), total - 1)]
+
+    fed = None
+    if not stream.resident:
+        fed = reader.batches(stream.source, rows, 0, len(starts))
+    for number, start in enumerate(starts):
+        inside, row = start + np.arange(size), rows(number)
+        block = {'index': row, 'valid': inside < count[..., None]}
+        if stream.labelled:
+            block['label'] = stream.source.labels[row].astype(np.int32)
+        mine, shared = ({}, block) if same else (block, {})
+        if stream.cached:
+            mine['image'] = stream.image[:, np.minimum(inside, total - 1)]
+        else:
+            block['image'] = stream.image[row] if stream.resident else next(fed)['image']
+        yield mine, shared
+
+
+def traced_over(
+    streams: Mapping[str, Stream], mine: PyTree, shared: PyTree, size: int
+) -> Callable[[str, Callable], PyTree]:
+    """`Over` for one member inside a compiled program; every stream is resident."""
+
+    def over(name: str, fn: Callable) -> PyTree:
+        stream, own, common = streams[name], mine[name], shared[name]
+        total = stream.order.shape[1]
+        block = min(size, total)
+        entries = jnp.arange(-(-total // block) * block).reshape(-1, block)
+
+        def one(inside):
+            entry = jnp.minimum(inside, total - 1)
+            row = own['order'][entry]
+            image = own['image'][entry] if stream.cached else common['image'][row]
+            batch = {'image': image, 'index': row, 'valid': inside < own['count']}
+            if stream.labelled:
+                batch['label'] = common['label'][row]
+            return fn(batch)
+
+        out = jax.lax.map(one, entries)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:total], out)
+
+    return over
+
+
+def over_blocks(
+    fn: Callable, stream: Stream, lift: Callable, size: int, place: Callable = lambda x: x
+) -> Callable[[PyTree], PyTree]:
+    """`run(mine) -> arrays [M, K, ...]`: `fn(mine, batch)` over a whole stream, block by block.
+
+    Compiled once; the host holds one block at a time, so that any stream fits.
+
+    Args:
+      fn: written for one member; returns arrays [B, ...].
+      stream: with order [M, K].
+      lift: lifts `fn(mine, shared)` over members.
+      size: examples a block.
+      place: puts a block's arrays that have no member axis onto the devices.
+    """
+    size = min(size, -(-stream.order.shape[1] // 8) * 8)
+
+    def one(mine, shared):
+        return fn(mine['state'], {**shared, **mine['batch']})
+
+    compiled = jax.jit(lift(one))
+
+    def run(state):
+        out = [
+            jax.device_get(compiled({'state': state, 'batch': mine}, place(shared)))
+            for mine, shared in blocks(stream, size)
+        ]
+        total = stream.order.shape[1]
+        return jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :total], *out)
+
+    return run

@@ -1,0 +1,152 @@
+"""TFDS image-classification sets, read without TensorFlow.
+
+A prepared set is read from its ArrayRecord files; `launch/prepare.py` prepares one.
+"""
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tljax.data import decode
+from tljax.data.splits import Dataset, Part, did_you_mean
+
+_CHUNK = 4096
+_KEEP_BYTES = 2**27
+
+
+def data_dir_or_default(data_dir: str | None) -> Path:
+    """The folder of prepared sets: the argument, TFDS_DATA_DIR, or TFDS's own default."""
+    return Path(data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+
+
+def open_tfds(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset:
+    """Opens a prepared set, 'mnist', 'domainnet/clipart' (a configuration) or 'mnist:3.0.1'.
+
+    Raises:
+      ValueError: the set is not prepared, is not in ArrayRecord files, or has no image and label.
+    """
+    folder = find(name, data_dir_or_default(data_dir))
+    import tensorflow_datasets as tfds  # a second to import
+
+    builder = tfds.builder_from_directory(folder)
+    format_ = builder.info.file_format
+    if format_ is None or format_.value != 'array_record':
+        raise ValueError(
+            f'{folder}: is prepared as {format_ and format_.value}, which needs TensorFlow to '
+            f'read; run `{_command(name, data_dir)}` to prepare it as array_record'
+        )
+    image, label = _features(tfds, builder.info, name)
+    if pixels.channels is None:
+        channels = builder.info.features[image].shape[-1]
+        pixels = pixels._replace(channels=channels if channels in (1, 3) else 3)
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    read = functools.partial(_read, builder, f'tfds:{name}', (image, label), pixels)
+    return Dataset(tuple(builder.info.features[label].names), sizes, read)
+
+
+def find(name: str, data_dir: Path) -> Path:
+    """The folder of a prepared set: `data_dir/name[/config]/version`, the newest version."""
+    name, _, version = name.partition(':')
+    top = data_dir / name
+    found = [info.parent for info in top.glob('*/dataset_info.json')]
+    if not found:
+        configs = {info.parts[-3] for info in top.glob('*/*/dataset_info.json')}
+        if len(configs) > 1:
+            raise ValueError(
+                f'tfds:{name} is prepared in several configurations; name one of them: '
+                + ', '.join(f'tfds:{name}/{config}' for config in sorted(configs))
+            )
+        found = [info.parent for info in top.glob('*/*/dataset_info.json')]
+    if version:
+        found = [folder for folder in found if folder.name == version]
+    if not found:
+        prepared = {info.relative_to(data_dir).parts[0] for info in _infos(data_dir)}
+        hint = did_you_mean(name, sorted(prepared)) if prepared else 'none are'
+        raise ValueError(
+            f'tfds:{name}{":" * bool(version)}{version} is not prepared in {data_dir} (of what is '
+            f'prepared there, {hint}); run `{_command(name, str(data_dir))}`, which needs '
+            "the extra `pip install 'tljax[prepare]'`"
+        )
+    return max(found, key=lambda folder: [int(n) for n in folder.name.split('.') if n.isdigit()])
+
+
+def _infos(data_dir: Path) -> list[Path]:
+    return [*data_dir.glob('*/*/dataset_info.json'), *data_dir.glob('*/*/*/dataset_info.json')]
+
+
+def _command(name: str, data_dir: str | None) -> str:
+    return f'python launch/prepare.py {name}' + (f' --data_dir {data_dir}' if data_dir else '')
+
+
+def _features(tfds, info, name: str) -> tuple[str, str]:
+    """The names of the image and of the class feature: the set's own pair, or the only ones."""
+    kinds = {
+        tfds.features.Image: [k for k, f in info.features.items() if _is_image(tfds, f)],
+        tfds.features.ClassLabel: [
+            k for k, f in info.features.items() if isinstance(f, tfds.features.ClassLabel)
+        ],
+    }
+    pair = []
+    for kind, own in zip(kinds.values(), info.supervised_keys or ('image', 'label'), strict=False):
+        named = [key for key in (own, 'image', 'label') if key in kind]
+        if not named and len(kind) != 1:
+            features = ', '.join(f'{k}: {type(f).__name__}' for k, f in info.features.items())
+            raise ValueError(
+                f'tfds:{name} is not an image-classification set: expected an Image and a '
+                f'ClassLabel feature, found {features}'
+            )
+        pair.append((named or kind)[0])
+    return pair[0], pair[1]
+
+
+def _is_image(tfds, feature) -> bool:
+    return isinstance(feature, tfds.features.Image) and feature.np_dtype != np.float32
+
+
+def _read(builder, name: str, keys: tuple[str, str], pixels, split: str, rows: np.ndarray) -> Part:
+    import tensorflow_datasets as tfds
+
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    records = builder.as_data_source(split, deserialize_method=raw)
+    labels, kept = _labels(records, rows.tolist(), keys[1])
+    bad = np.flatnonzero(labels < 0)
+    if bad.size:
+        raise ValueError(
+            f'{name}: row {rows[bad[0]]} of split {split!r} has label {labels[bad[0]]}, which TFDS '
+            'gives to unlabelled examples; use another split'
+        )
+    if kept is not None:
+        records, rows = kept, np.arange(len(kept))
+    return Part(
+        labels, functools.partial(_fetch, records, rows, f'{name} {split}', keys[0], pixels)
+    )
+
+
+def _labels(records, rows: list[int], key: str) -> tuple[np.ndarray, Sequence[bytes] | None]:
+    """Labels [n] int32 without decoding an image, and the records if they are small enough to keep.
+
+    Records are read in bulk, which is twenty times faster than one by one.
+    """
+    labels, kept, size = [], [], 0
+    for start in range(0, len(rows), _CHUNK):
+        chunk = records.__getitems__(rows[start : start + _CHUNK])
+        labels += [_example(record)[key].int64_list.value[0] for record in chunk]
+        size += sum(map(len, chunk))
+        if size <= _KEEP_BYTES:
+            kept += chunk
+    return np.array(labels, np.int32), kept if size <= _KEEP_BYTES else None
+
+
+def _example(record: bytes):
+    # Parsed here because TFDS, asked for the label, would also look at the image.
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example.FromString(record).features.feature
+
+
+def _fetch(records, rows: np.ndarray, name: str, key: str, pixels, row: int) -> np.ndarray:
+    data = _example(records[int(rows[row])])[key].bytes_list.value[0]
+    return decode.from_bytes(data, f'{name} row {row}', pixels)

@@ -1,0 +1,49 @@
+"""Scores of a classifier over a whole stream: exact counts on any block size and device count."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from tljax.types import Inputs, Mutable, Params
+
+
+def judge(predict: Callable[[Params, Mutable, Inputs], dict]) -> Callable:
+    """`fn((params, mutable), batch)` for `streams.over_blocks`: what is kept of each example."""
+
+    def fn(values, batch):
+        logits = predict(*values, batch['image'])['logits'].astype(jnp.float32)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
+        return {
+            'predicted': jnp.argmax(logits, axis=-1).astype(jnp.int32),
+            'loss': loss,
+            'label': batch['label'],
+            'valid': batch['valid'],
+        }
+
+    return fn
+
+
+def scores(judged: dict[str, np.ndarray], classes: int) -> dict[str, list]:
+    """Scores of every member from `judge`'s arrays [M, N].
+
+    Returns:
+      lists over members: 'accuracy', the share of examples predicted right; 'per_class_accuracy',
+      the mean over the classes that occur of each one's accuracy; 'loss', the mean cross entropy
+      in nats; 'confusion' [M][C][C], counts with rows true and columns predicted; and 'count'.
+    """
+    found: dict[str, list] = {'accuracy': [], 'per_class_accuracy': [], 'loss': [], 'confusion': []}
+    for predicted, loss, label, valid in zip(
+        *(judged[name] for name in ('predicted', 'loss', 'label', 'valid')), strict=True
+    ):
+        flat = label[valid].astype(np.int64) * classes + predicted[valid]
+        confusion = np.bincount(flat, minlength=classes**2).reshape(classes, classes)
+        of_class, right = confusion.sum(axis=1), np.diag(confusion)
+        found['accuracy'].append(float(right.sum() / confusion.sum()))
+        occurs = of_class > 0
+        found['per_class_accuracy'].append(float((right[occurs] / of_class[occurs]).mean()))
+        found['loss'].append(float(loss[valid].astype(np.float64).mean()))
+        found['confusion'].append(confusion.tolist())
+    found['count'] = int(judged['valid'][0].sum())
+    return found

@@ -1,0 +1,11 @@
+"""Methods by name: each is one file, one row here and one config."""
+
+from collections.abc import Callable, Mapping
+
+from tljax.methods import supervised
+from tljax.types import Method
+
+# name -> build(config, spec, optimizer: steps -> (hp -> optax transformation))
+METHODS: Mapping[str, Callable[..., Method]] = {
+    'supervised': supervised.build,
+}

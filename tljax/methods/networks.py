@@ -1,0 +1,56 @@
+"""The networks that methods share, bound to their roles."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from tljax import nets
+from tljax.nets.apply import apply, variables
+from tljax.types import Array, Key, Mutable, Params, Spec
+
+
+class Classifier(NamedTuple):
+    """An encoder and a head on its features, in the roles 'encoder' and 'head'."""
+
+    encoder: nn.Module
+    head: nn.Module
+    since: str | None  # the endpoint that inputs already are; None: images
+
+    @classmethod
+    def build(cls, config, spec: Spec) -> 'Classifier':
+        """From config.net and config.head, for the classes of `spec`."""
+        net, head = dict(config.net), dict(config.head)
+        return cls(
+            nets.build_backbone(net.pop('name'), **net),
+            nets.build_head(head.pop('name'), len(spec.classes), **head),
+            spec.since,
+        )
+
+    def init(self, key: Key, spec: Spec) -> tuple[Params, Mutable]:
+        """Initial values of both roles, whole even where inputs are a cached endpoint."""
+        keys = jax.random.split(key)
+        images = jnp.zeros((2, *spec.image), jnp.float32)
+        made = {'encoder': variables(self.encoder, keys[0], images)}
+        features = self.encoder.apply(
+            {'params': made['encoder'][0], **made['encoder'][1]}, images
+        )
+        made['head'] = variables(self.head, keys[1], features)
+        return tuple({role: both[i] for role, both in made.items()} for i in (0, 1))
+
+    def __call__(
+        self, params: Params, mutable: Mutable, inputs: Array, key: Key | None = None
+    ) -> tuple[dict[str, Array], Mutable]:
+        """'logits' [N, C] and 'features' [N, D] of images or of the cached endpoint.
+
+        Images are normalised here, as the encoder declares, and nowhere else.
+        """
+        keys = (None, None) if key is None else jax.random.split(key)
+        if self.since is None:
+            inputs = self.encoder.input.normalise(inputs)
+        features, mutable = apply(
+            self.encoder, 'encoder', params, mutable, inputs, key=keys[0], since=self.since
+        )
+        logits, mutable = apply(self.head, 'head', params, mutable, features, key=keys[1])
+        return {'logits': logits, 'features': features}, mutable

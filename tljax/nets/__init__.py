@@ -1,0 +1,58 @@
+"""Networks: backbones with named endpoints, heads, and the tables by which configs name them."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+
+from tljax.nets.backbone import Input, unknown
+from tljax.nets.heads import Cosine, Linear, MLPHead
+from tljax.nets.lenet import LeNet
+from tljax.nets.mlp import MLP
+from tljax.nets.resnet import ResNet
+
+BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
+    'lenet': LeNet,
+    'mlp': MLP,
+    'resnet': ResNet,
+}
+
+HEADS: Mapping[str, Callable[..., nn.Module]] = {
+    'cosine': Cosine,
+    'linear': Linear,
+    'mlp': MLPHead,
+}
+
+
+def build_backbone(name: str, **options) -> nn.Module:
+    """A backbone by its name in `BACKBONES`.
+
+    Example: `build_backbone('lenet', widths=(8, 16), kernel=3, padding='SAME')`.
+
+    Raises:
+      ValueError: no such backbone, or it has no such option.
+    """
+    return _build('backbone', BACKBONES, name, options)
+
+
+def build_head(name: str, classes: int, **options) -> nn.Module:
+    """A head for so many classes by its name in `HEADS`.
+
+    Raises:
+      ValueError: no such head, or it has no such option.
+    """
+    return _build('head', HEADS, name, options, classes=classes)
+
+
+def _build(kind, table, name, options, **given):
+    if name not in table:
+        raise unknown(kind, name, table)
+    known = {field.name for field in dataclasses.fields(table[name])}
+    known = sorted(known - {'parent', 'name', *given})
+    for option in options:
+        if option not in known:
+            raise unknown(f'option of {kind} {name!r}', option, known)
+    return table[name](**given, **options)
+
+
+__all__ = ['BACKBONES', 'HEADS', 'Input', 'build_backbone', 'build_head']

@@ -1,0 +1,50 @@
+"""LeNet with named endpoints."""
+
+import flax.linen as nn
+from jax import Array
+
+from tljax.nets.backbone import Input, run
+from tljax.nets.lowering import Conv, max_pool
+
+
+class LeNet(nn.Module):
+    """Two convolutions, each pooled, and one dense layer: the digit net of domain adaptation.
+
+    `dense/kernel` depends on the image size, all else does not. For images of 8 to 16 pixels take
+    `kernel=3, padding='SAME'`.
+
+    Reference: LeCun et al., 1998, Proc. IEEE 86(11); widths and ReLU as in Ganin et al., 2016,
+    arXiv:1505.07818 and Tzeng et al., 2017, arXiv:1702.05464 (Caffe's version of the net).
+
+    Attributes:
+      widths: channels of the two convolutions.
+      kernel: side of their kernels.
+      dense: width of the features.
+      padding: of the convolutions.
+      input: the images it is made for.
+    """
+
+    widths: tuple[int, int] = (20, 50)
+    kernel: int = 5
+    dense: int = 500
+    padding: str = 'VALID'
+    input: Input = Input(size=28, channels=1)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return 'conv1', 'conv2', 'features'
+
+    @nn.compact
+    def __call__(self, x: Array, since: str | None = None, until='features'):
+        """[N, H, W, C] -> endpoint(s): conv1, conv2 [N, h, w, width]; features [N, dense]."""
+        sides = (self.kernel, self.kernel)
+        conv1 = Conv(self.widths[0], sides, padding=self.padding, name='conv1')
+        conv2 = Conv(self.widths[1], sides, padding=self.padding, name='conv2')
+        dense = nn.Dense(self.dense, name='dense')
+        stages = {
+            # ReLU after the pool: equal, and a quarter of the work.
+            'conv1': lambda x: nn.relu(max_pool(conv1(x), 2)),
+            'conv2': lambda x: nn.relu(max_pool(conv2(x), 2)),
+            'features': lambda x: nn.relu(dense(x.reshape(x.shape[0], -1))),
+        }
+        return run(stages, x, since, until)

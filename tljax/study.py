@@ -1,0 +1,80 @@
+"""A study: several runs of one base config, trained in order and compared with a baseline."""
+
+from pathlib import Path
+from typing import Any
+
+from tljax import config as configs
+from tljax import experiment, report, verdict
+from tljax.console import CONSOLE, say
+from tljax.types import unknown
+from tljax.workdir import claim, write_json
+
+
+def run(config, directory: Path, command: str = '') -> dict:
+    """Trains a run, or all runs of a study, and writes the report; returns the results."""
+    directory = Path(directory).absolute()
+    if not config.runs:
+        results = experiment.run(config, directory, command)
+        say(f'{config.name}: {_summary(results)}')
+    else:
+        results = _study(config, directory, command)
+    say(f'report: {report.write(directory)}')
+    return results
+
+
+def _study(config, directory: Path, command: str) -> dict:
+    directory = claim(directory, config.to_dict())
+    arms, compare = {}, config.compare
+    for name, one in _in_order(config):
+        if one.init['from'] in config.runs:
+            one.init['from'] = str(directory / one.init['from'])
+        arms[name] = experiment.run(one, directory / name, command)
+        say(f'{name}: {_summary(arms[name])}')
+    compared = {name: arms[name] for name in compare.arms}
+    rows = verdict.compare(compared, compare.baseline, compare.stream, compare.metric)
+    results = {
+        'name': config.name,
+        'title': config.title or config.name,
+        'description': config.description,
+        'command': command,
+        'baseline': compare.baseline,
+        'arms': list(compare.arms),
+        'supporting': [name for name in config.runs if name not in compare.arms],
+        'stream': compare.stream,
+        'metric': compare.metric,
+        'comparison': rows,
+    }
+    write_json(directory / 'results.json', results)
+    CONSOLE.print(verdict.format_table(rows))
+    return results
+
+
+def _in_order(config) -> list[tuple[str, Any]]:
+    """The runs of a study, each after the one that it starts from, else as `arms` has them."""
+    whole = {name: configs.merged(config, config.runs[name]) for name in config.runs}
+    order: dict[str, Any] = {}
+
+    def visit(name: str, waiting: tuple[str, ...] = ()) -> None:
+        if name in waiting:
+            raise ValueError(f'runs start from each other: {" -> ".join((*waiting, name))}')
+        source = whole[name].init['from']
+        if source in whole:
+            visit(source, (*waiting, name))
+        order.setdefault(name, whole[name])
+
+    for name in (*config.compare.arms, *whole):
+        if name not in whole:
+            raise unknown('arm in compare.arms', name, whole)
+        visit(name)
+    for name, one in order.items():
+        one.update({'name': name})
+    return list(order.items())
+
+
+def _summary(results: dict) -> str:
+    parts = []
+    for stream, scores in results['scores'].items():
+        values = scores['accuracy']
+        mean = 100 * sum(values) / len(values)
+        parts.append(f'{stream} accuracy {mean:.1f} % (mean of {len(values)})')
+    return ', '.join(parts) + f', {results["seconds"]["total"]:.0f} s'

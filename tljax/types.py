@@ -1,0 +1,107 @@
+"""The vocabulary: every transfer strategy is a game between players over named parameters.
+
+A batch, the parameters and the statistics are keyed by name, a `Player` may move the parameters its
+pattern names, a `Phase` is a number of steps of some players, and a `Method` is a list of phases and
+a way to predict. `tljax.train` is the one loop that plays the game.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+PyTree = Any
+Array = jax.Array
+Scalar = Array
+Key = Array
+Arrays = PyTree
+
+Params = Mapping[str, PyTree]  # by role: {'encoder': ..., 'head': ..., 'discriminator': ...}
+Mutable = Mapping[str, PyTree]  # by role: batch statistics; entries of no parameters: pools ...
+Batch = Mapping[str, Mapping[str, Array]]  # by stream: {'source': {'image', 'label', 'index'}}
+Inputs = Array  # images [N, H, W, C], or a cached endpoint's activations [N, ...]
+Hparams = Mapping[str, Array]  # traced scalars: learning rate, loss weights ...
+Metrics = Mapping[str, Scalar]
+
+LossFn = Callable[[Params, Mutable, Batch, Hparams, Key], tuple[Scalar, tuple[Metrics, Mutable]]]
+Over = Callable[[str, Callable[[Mapping[str, Array]], Arrays]], Arrays]
+Hook = Callable[[Params, Mutable, Over, Hparams, Key], tuple[Params, Mutable]]
+Gradient = Callable[[Callable[[PyTree], tuple[Array, Any]], PyTree], tuple[tuple[Array, Any], PyTree]]
+
+
+def keep(params: Params, mutable: Mutable, over: Over, hp: Hparams, key: Key):
+    """The hook that changes nothing."""
+    del over, hp, key
+    return params, mutable
+
+
+def value_and_grad(loss: Callable[[PyTree], tuple[Scalar, Any]], own: PyTree):
+    """The default `Player.gradient`: `((loss, aux), d loss / d own)`."""
+    return jax.value_and_grad(loss, has_aux=True)(own)
+
+
+class Spec(NamedTuple):
+    """What a method needs to know of the data."""
+
+    image: tuple[int, ...]  # shape of one input: [H, W, C], or that of the cached endpoint
+    classes: tuple[str, ...]  # class names in label order
+    since: str | None = None  # the endpoint that inputs already are; None: they are images
+
+
+class Player(NamedTuple):
+    """One side of the game.
+
+    `gradient(loss, own) -> ((value, aux), gradient)` may be replaced by one that takes a loss of
+    shape [T] and combines T gradients. `optimizer` receives the traced hyper-parameters.
+    """
+
+    name: str
+    trains: str  # pattern over 'role/layer/kernel' paths: what this player may move
+    loss: LossFn
+    optimizer: Callable[[Hparams], optax.GradientTransformation]
+    gradient: Gradient = value_and_grad
+
+
+class Phase(NamedTuple):
+    """Players who move together for a number of steps.
+
+    Players move in turn, each seeing the moves before it, or `simultaneous`ly: all gradients are
+    taken at one point (gradient reversal). The same player listed k times makes k inner steps.
+    """
+
+    name: str
+    steps: int
+    players: tuple[Player, ...]
+    simultaneous: bool = False
+    enter: Hook = keep  # values before the first step: copy 'encoder' to 'target_encoder' ...
+    refresh: Hook = keep  # ... and again every `every` steps: pseudo-labels of the whole target set
+    every: int = 0
+    carry: bool = False  # optimizer leaves of equal path and shape go on from the last phase
+    predict: Callable[[Params, Mutable, Inputs], Mapping[str, Array]] | None = None
+
+
+def solve(name: str, fit: Hook) -> Phase:
+    """A closed form (ridge, ESZSL, AdaBN ...): a phase without steps, all done on entering."""
+    return Phase(name, 0, (), enter=fit)
+
+
+class Method(NamedTuple):
+    """Initial values of every role of every phase, the phases, and how to predict.
+
+    `init(key, spec)` makes every role that any phase needs: hooks change values, never structure.
+    `predict(params, mutable, inputs)` returns at least 'logits' [N, C] and 'features' [N, D].
+    """
+
+    init: Callable[[Key, Spec], tuple[Params, Mutable]]
+    phases: tuple[Phase, ...]
+    predict: Callable[[Params, Mutable, Inputs], Mapping[str, Array]]
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
+    """The error for a name that is none of `known`: lists them and suggests the closest."""
+    known = [str(one) for one in known]
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f'; did you mean {close[0]!r}?' if close else ''
+    return ValueError(f'unknown {kind} {name!r}: there are {", ".join(known) or "none"}{hint}')
