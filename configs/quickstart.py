@@ -25,13 +25,13 @@ def get_config():
     c.data.evaluate.test = config.held_out(DIGITS, classes=NEW)
     c.members.seed = (0, 1, 2, 3, 4)
     c.members.labels_per_class = (1, 2, 5, 10, 20, 50)
-    c.steps = 300
+    c.steps = 150
     c.evaluate_every = 50
 
     transfer = {'init': {'from': 'pretrain', 'load': 'encoder'}}
     c.runs.pretrain = {
         'members': {'seed': (0, 1, 2, 3, 4)},
-        'steps': 500,
+        'steps': 200,
         'data': {
             'streams': {'source': {'classes': OLD, 'batch': 64}},
             'evaluate': {'test': {'classes': OLD}},
@@ -40,5 +40,5 @@ def get_config():
     c.runs.scratch = {}
     c.runs.frozen = {'trains': 'head', 'cache_prefix': True, **transfer}
     c.runs.fine_tuned = {**transfer}
-    c.compare = {'baseline': 'scratch', 'arms': ('scratch', 'frozen', 'fine_tuned')}
+    c.compare.update(baseline='scratch', arms=('scratch', 'frozen', 'fine_tuned'))
     return c

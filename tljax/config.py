@@ -16,6 +16,7 @@ def default() -> ConfigDict:
     # given here: seed, labels_per_class, or any key of hparams.
     c.members = ConfigDict({}, convert_dict=False)
     c.lifting = 'auto'  # vmap, map, or auto: whichever suits the device
+    c.loop = True  # many steps a compiled call; False suits nets that XLA runs slowly in loops
 
     c.method = 'supervised'
     c.trains = 'encoder|head'  # what the player may move; see tljax.partition.select

@@ -30,11 +30,13 @@ def trained(directory: Path) -> tuple[dict, dict]:
     checkpoints.close()
     best = 'best/' if any(name.startswith('best/params/') for name in flat) else ''
     return tuple(
-        partition.nested({
-            name.removeprefix(f'{best}{part}/'): leaf
-            for name, leaf in flat.items()
-            if name.startswith(f'{best}{part}/')
-        })
+        partition.nested(
+            {
+                name.removeprefix(f'{best}{part}/'): leaf
+                for name, leaf in flat.items()
+                if name.startswith(f'{best}{part}/')
+            }
+        )
         for part in ('params', 'mutable')
     )
 
@@ -50,9 +52,7 @@ def counterparts(members: Sequence[Mapping], theirs: Sequence[Mapping], run: str
     found = []
     for member in members:
         shared = [axis for axis in member if axis in theirs[0]]
-        fits = [
-            i for i, other in enumerate(theirs) if all(other[a] == member[a] for a in shared)
-        ]
+        fits = [i for i, other in enumerate(theirs) if all(other[a] == member[a] for a in shared)]
         if len(fits) != 1:
             raise ValueError(
                 f'init.from={run}: {len(fits)} of its members fit member {dict(member)}; they '

@@ -11,19 +11,19 @@ from tljax.data import streams as data
 from tljax.types import PyTree, Spec
 
 
-def deepest_frozen(net: nn.Module, spec: Spec, trained: Iterable[str]) -> str:
-    """The last endpoint of the encoder before which nothing is trained.
+def deepest_frozen(net: nn.Module, spec: Spec, frozen: Iterable[str]) -> str:
+    """The last endpoint of the encoder that depends on frozen parameters only.
 
     Raises:
       ValueError: already the first stage is trained.
     """
-    trained = set(trained)
+    frozen = set(frozen)
     images = jnp.zeros((2, *spec.image), jnp.float32)
     deepest = None
     for endpoint in net.endpoints:
         key = jax.random.key(0)
         made = jax.eval_shape(lambda k: net.init(k, images, until=endpoint), key)
-        if trained & {f'encoder/{path}' for path in partition.paths(made.get('params', {}))}:
+        if not frozen >= {f'encoder/{p}' for p in partition.paths(made.get('params', {}))}:
             break
         deepest = endpoint
     if deepest is None:

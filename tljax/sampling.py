@@ -103,6 +103,6 @@ def check_range(steps: int, batch: int, stream: str) -> None:
     """Refuses a run whose positions would not fit in 32 bits, where draws would repeat."""
     if steps * batch >= 2**32:
         raise ValueError(
-            f"stream {stream!r}: {steps} steps of {batch} examples exceed 2**32 draws; "
+            f'stream {stream!r}: {steps} steps of {batch} examples exceed 2**32 draws; '
             'use fewer steps or a smaller batch'
         )

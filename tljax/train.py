@@ -5,6 +5,7 @@ traced hyper-parameters. Every leaf of a `TrainState` has the member axis in fro
 and hooks are written for one member and lifted over that axis.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -224,4 +225,4 @@ def check_finite(state: TrainState, members: Members) -> None:
 
 def boundaries(method: Method) -> list[int]:
     """The step at which each phase ends."""
-    return list(np.cumsum([phase.steps for phase in method.phases]))
+    return list(itertools.accumulate(phase.steps for phase in method.phases))

@@ -1,8 +1,8 @@
 """The vocabulary: every transfer strategy is a game between players over named parameters.
 
-A batch, the parameters and the statistics are keyed by name, a `Player` may move the parameters its
-pattern names, a `Phase` is a number of steps of some players, and a `Method` is a list of phases and
-a way to predict. `tljax.train` is the one loop that plays the game.
+A batch, the parameters and the statistics are keyed by name, a `Player` may move the parameters
+its pattern names, a `Phase` is a number of steps of some players, and a `Method` is a list of
+phases and a way to predict. `tljax.train` is the one loop that plays the game.
 """
 
 import difflib
@@ -28,7 +28,9 @@ Metrics = Mapping[str, Scalar]
 LossFn = Callable[[Params, Mutable, Batch, Hparams, Key], tuple[Scalar, tuple[Metrics, Mutable]]]
 Over = Callable[[str, Callable[[Mapping[str, Array]], Arrays]], Arrays]
 Hook = Callable[[Params, Mutable, Over, Hparams, Key], tuple[Params, Mutable]]
-Gradient = Callable[[Callable[[PyTree], tuple[Array, Any]], PyTree], tuple[tuple[Array, Any], PyTree]]
+Gradient = Callable[
+    [Callable[[PyTree], tuple[Array, Any]], PyTree], tuple[tuple[Array, Any], PyTree]
+]
 
 
 def keep(params: Params, mutable: Mutable, over: Over, hp: Hparams, key: Key):

@@ -235,7 +235,7 @@ def _judge(group: list[_Pair], row: Row, lower_is_better: bool) -> Row:
         reason = f'{len(bad)} of {len(group)} pairs not finite (seed {seeds})'
     elif row['n'] < 2 or len(twins) < 2:
         side = 'member' if row['n'] < 2 else 'baseline member'
-        reason = f'one {side} only: no spread to judge by'
+        reason = f'one {side}: no spread to judge by'
     else:
         partial = len(twinned) < len(group)
         note = f'{len(twinned)} of {len(group)} members have a twin' if partial else None

@@ -1,10 +1,10 @@
 """A run's directory: claimed for one config, its files written whole or not at all.
 
-    config.json    the full config
-    metrics.jsonl  a line per evaluation
-    results.json   final numbers with members, seeds and protocol
-    checkpoints/   Orbax
-    report.html    one self-contained page
+config.json    the full config
+metrics.jsonl  a line per evaluation
+results.json   final numbers with members, seeds and protocol
+checkpoints/   Orbax
+report.html    one self-contained page
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Random augmentation on the device, inside the step, declared in a line: 'flip|shift:2|erase:0.25'.
+"""Random augmentation on the device, inside the step, declared in one line: 'flip|shift:2'.
 
 Every draw comes from the key, the operation's place in the line and the image's place in the batch,
 so a batch is augmented in the same way alone, in a `vmap` over members or sharded.
@@ -221,10 +221,13 @@ def _turn(image: Array, angle: Array) -> Array:
     row = jnp.cos(angle) * y + jnp.sin(angle) * x + (height - 1) / 2
     column = jnp.cos(angle) * x - jnp.sin(angle) * y + (width - 1) / 2
     flat = jnp.pad(image, ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)  # black outside
-    turned = jnp.zeros_like(image)
-    for top in (jnp.floor(row), jnp.floor(row) + 1):
-        for left in (jnp.floor(column), jnp.floor(column) + 1):
-            weight = (1 - jnp.abs(row - top)) * (1 - jnp.abs(column - left))
-            place = (jnp.clip(top, -1, height) + 1) * (width + 2) + jnp.clip(left, -1, width) + 1
-            turned += weight[..., None].astype(image.dtype) * flat[place.astype(jnp.int32)]
-    return turned
+
+    def corner(i, turned):
+        top, left = jnp.floor(row) + i // 2, jnp.floor(column) + i % 2
+        weight = (1 - jnp.abs(row - top)) * (1 - jnp.abs(column - left))
+        place = (jnp.clip(top, -1, height) + 1) * (width + 2) + jnp.clip(left, -1, width) + 1
+        return turned + weight[..., None].astype(image.dtype) * flat[place.astype(jnp.int32)]
+
+    # A loop, because XLA on CPU fuses bare gathers into every use of the result and repeats them:
+    # ten times slower before `color`, and `optimization_barrier` does not keep it from that.
+    return jax.lax.fori_loop(0, 4, corner, jnp.zeros_like(image))

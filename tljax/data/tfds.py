@@ -32,11 +32,11 @@ def open_tfds(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset
     import tensorflow_datasets as tfds  # a second to import
 
     builder = tfds.builder_from_directory(folder)
-    format_ = builder.info.file_format
-    if format_ is None or format_.value != 'array_record':
+    file_format = builder.info.file_format and builder.info.file_format.value
+    if file_format != 'array_record':
         raise ValueError(
-            f'{folder}: is prepared as {format_ and format_.value}, which needs TensorFlow to '
-            f'read; run `{_command(name, data_dir)}` to prepare it as array_record'
+            f'{folder}: is prepared as {file_format}, which needs TensorFlow to read; prepare it as '
+            f'array_record in another folder by `{_command(name, "OTHER")}` and give data_dir OTHER'
         )
     image, label = _features(tfds, builder.info, name)
     if pixels.channels is None:

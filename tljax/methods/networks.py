@@ -8,7 +8,17 @@ import jax.numpy as jnp
 
 from tljax import nets
 from tljax.nets.apply import apply, variables
-from tljax.types import Array, Key, Mutable, Params, Spec
+from tljax.types import Array, Key, Mutable, Params, Spec, unknown
+
+
+def encoder(config) -> nn.Module:
+    """The backbone of config.net; its key `input` overrides fields of the declared input."""
+    options = config.net.to_dict()
+    changes = options.pop('input', {})
+    net = nets.build_backbone(options.pop('name'), **options)
+    if extra := set(changes) - set(net.input._fields):
+        raise unknown('key of net.input', sorted(extra)[0], net.input._fields)
+    return net.clone(input=net.input._replace(**changes)) if changes else net
 
 
 class Classifier(NamedTuple):
@@ -21,21 +31,16 @@ class Classifier(NamedTuple):
     @classmethod
     def build(cls, config, spec: Spec) -> 'Classifier':
         """From config.net and config.head, for the classes of `spec`."""
-        net, head = dict(config.net), dict(config.head)
-        return cls(
-            nets.build_backbone(net.pop('name'), **net),
-            nets.build_head(head.pop('name'), len(spec.classes), **head),
-            spec.since,
-        )
+        head = dict(config.head)
+        head = nets.build_head(head.pop('name'), len(spec.classes), **head)
+        return cls(encoder(config), head, spec.since)
 
     def init(self, key: Key, spec: Spec) -> tuple[Params, Mutable]:
         """Initial values of both roles, whole even where inputs are a cached endpoint."""
         keys = jax.random.split(key)
         images = jnp.zeros((2, *spec.image), jnp.float32)
         made = {'encoder': variables(self.encoder, keys[0], images)}
-        features = self.encoder.apply(
-            {'params': made['encoder'][0], **made['encoder'][1]}, images
-        )
+        features = self.encoder.apply({'params': made['encoder'][0], **made['encoder'][1]}, images)
         made['head'] = variables(self.head, keys[1], features)
         return tuple({role: both[i] for role, both in made.items()} for i in (0, 1))
 

@@ -31,5 +31,3 @@ def build(config, spec: Spec, optimizer) -> Method:
         phases=(Phase('train', config.steps, (player,)),),
         predict=lambda params, mutable, images: classifier(params, mutable, images)[0],
     )
-
-

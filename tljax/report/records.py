@@ -1,4 +1,4 @@
-"""Reads what a run or a study left in its directory, and says which file is at fault if it cannot."""
+"""Reads what a run or a study left in its directory; where it cannot, it names the file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -51,9 +51,8 @@ def array(values: Any) -> np.ndarray:
 
 def _run(path: Path, results: Mapping[str, Any]) -> Run:
     file = path / 'results.json'
-    for key in ('members', 'scores'):
-        if not results.get(key):
-            raise ValueError(f'{file}: {key!r} is missing or empty, so this is no finished run.')
+    if not results.get('members') or not isinstance(results.get('scores'), dict):
+        raise ValueError(f'{file}: "members" or "scores" is missing, so this is no finished run.')
     config, note = _optional_json(path / 'config.json')
     metrics, notes = _lines(path / 'metrics.jsonl')
     return Run(path.name, path, results, config, metrics, [*filter(None, [note]), *notes])

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from tljax import wording
-from tljax.records import Run, Study, array
+from tljax.report.records import Run, Study, array
 from tljax.wording import Row
 
 _MOST_MEMBERS = 200
 _MOST_PAIRS = 8
-_MOST_TRAINING = 4
+_MOST_LOSSES = 4
 
 
 def pretty(config: Mapping[str, Any]) -> str:
@@ -32,11 +32,6 @@ def plain(value: Any) -> str:
     return str(value)
 
 
-def values_of(setting: Mapping[str, Any]) -> dict[str, str]:
-    """The same axes with their values as words."""
-    return {axis: plain(value) for axis, value in setting.items()}
-
-
 def seconds(value: float) -> str:
     """Writes a duration: '3.2 s', '4 min 10 s', '2 h 5 min'."""
     if value < 100:
@@ -45,23 +40,10 @@ def seconds(value: float) -> str:
     return f'{minutes} min {rest} s' if minutes < 100 else f'{minutes // 60} h {minutes % 60} min'
 
 
-def run_sentence(run: Run, row: Row | None, stream: str, metric: str) -> str:
-    """The headline of a single run: its score, plainly."""
-    name = wording.capital(wording.arm_label(run.results['name']))
-    if row is None:
-        return f'{name}: no member has a finite {stream} {metric}.'
-    unit = ' %' if wording.in_per_cent(metric) else ''
-    score = wording.plus_minus(row['mean'], row['ci95'], metric) + unit
-    setting = wording.setting_label(wording.setting_of(row))
-    words = f'{name}: {score} {stream} {metric.replace("_", " ")}'
-    words += f' at {setting}' if setting else ''
-    return f'{words} ({row["n"]} seeds).' if row['n'] > 1 else f'{words}.'
-
-
-def tiles(run: Run) -> list[dict[str, str]]:
+def run_tiles(run: Run) -> list[dict[str, str]]:
     """Key numbers of a single run."""
-    table = parameters(run)
-    found = [(str(len(run.results['members'])), 'members')]
+    table, count = parameters(run), len(run.results['members'])
+    found = [(str(count), 'members' if count > 1 else 'member')]
     if table['total']:
         found.append((f'{table["trained"]:,}', f'of {table["total"]:,} parameters trained'))
     times = run.results.get('seconds') or {}
@@ -70,7 +52,7 @@ def tiles(run: Run) -> list[dict[str, str]]:
     return [{'value': value, 'label': label, 'tone': ''} for value, label in found]
 
 
-def verdict_tiles(rows: Sequence[Row], metric: str, lower_is_better: bool) -> list[dict[str, str]]:
+def verdict_tiles(rows: Sequence[Row], metric: str) -> list[dict[str, str]]:
     """Key numbers of a comparison: largest gain, largest loss, how many verdicts of which kind."""
     unit = ' points' if wording.in_per_cent(metric) else ''
     found = []
@@ -84,7 +66,9 @@ def verdict_tiles(rows: Sequence[Row], metric: str, lower_is_better: bool) -> li
             found.append({'value': value, 'label': f'{name}: {label}', 'tone': kind})
     kinds = [row['verdict'] for row in rows]
     counts = {kind: kinds.count(kind) for kind in ('helps', 'neutral', 'hurts', 'unclear')}
-    value = '  '.join(f'{wording.MARKS[kind]}\N{NO-BREAK SPACE}{n}' for kind, n in counts.items() if n)
+    value = '  '.join(
+        f'{wording.MARKS[kind]}\N{NO-BREAK SPACE}{n}' for kind, n in counts.items() if n
+    )
     label = 'verdicts: ' + ', '.join(f'{n} {kind}' for kind, n in counts.items() if n)
     return [*found, {'value': value or '–', 'label': label if value else 'verdicts', 'tone': ''}]
 
@@ -95,14 +79,21 @@ def of_record(record: Run | Study) -> list[tuple[str, str]]:
     runs = list(record.runs.values()) if isinstance(record, Study) else [record]
     protocols = list(dict.fromkeys(run.results.get('protocol', '') for run in runs))
     found = [('Protocol', results.get('protocol') or (protocols[0] if len(protocols) == 1 else ''))]
-    seeds = {member['seed'] for run in runs for member in run.results['members'] if 'seed' in member}
+    seeds = {
+        member['seed'] for run in runs for member in run.results['members'] if 'seed' in member
+    }
     found.append(('Seeds', ', '.join(map(str, sorted(seeds, key=str)))))
-    total = sum(sum((run.results.get('seconds') or {}).values()) for run in runs)
+    total = sum(map(_total, runs))
     found.append(('Computing time', seconds(total) if total else ''))
-    places = {plain_environment(run) for run in runs} - {''}
+    places = {_environment(run) for run in runs} - {''}
     found.append(('Environment', ' / '.join(sorted(places))))
     found.append(('Notes', ' '.join(_notes(record))))
     return [(name, value) for name, value in found if value]
+
+
+def _total(run: Run) -> float:
+    times = run.results.get('seconds') or {}
+    return times['total'] if 'total' in times else sum(times.values())
 
 
 def _notes(record: Run | Study) -> list[str]:
@@ -111,7 +102,7 @@ def _notes(record: Run | Study) -> list[str]:
     return [f'{name}: {note}' for name, run in record.runs.items() for note in run.notes]
 
 
-def plain_environment(run: Run) -> str:
+def _environment(run: Run) -> str:
     """'jax 0.10.2, device cpu, …'."""
     environment = run.results.get('environment') or {}
     return ', '.join(f'{key} {plain(value)}' for key, value in environment.items())
@@ -133,7 +124,12 @@ def of_run(name: str, run: Run, look) -> dict[str, Any]:
                 ('Protocol', results.get('protocol', '')),
                 ('Selection', results.get('selection', '')),
                 ('Steps', plain(sorted(set(steps))) if isinstance(steps, list) else plain(steps)),
-                ('Time', ', '.join(f'{k} {seconds(v)}' for k, v in (results.get('seconds') or {}).items())),
+                (
+                    'Time',
+                    ', '.join(
+                        f'{k} {seconds(v)}' for k, v in (results.get('seconds') or {}).items()
+                    ),
+                ),
             )
             if value and value != '–'
         ],
@@ -150,45 +146,50 @@ def parameters(run: Run) -> dict[str, Any]:
         size = math.prod(entry.get('shape') or [])
         total += size
         trained += size if entry.get('trained_by') else 0
-        lines.append({
-            'path': entry['path'],
-            'shape': '×'.join(map(str, entry.get('shape') or [])) or 'scalar',
-            'trained_by': entry.get('trained_by') or '',
-            'rate': plain(entry.get('rate')) if entry.get('trained_by') else '',
-        })
+        lines.append(
+            {
+                'path': entry['path'],
+                'shape': '×'.join(map(str, entry.get('shape') or [])) or 'scalar',
+                'trained_by': entry.get('trained_by') or '',
+                'rate': plain(entry.get('rate')) if entry.get('trained_by') else '',
+            }
+        )
     share = 100 * trained / total if total else 0
     return {'lines': lines, 'total': total, 'trained': trained, 'share': f'{share:.3g}'}
 
 
 def members(run: Run) -> dict[str, Any]:
     """One line per member: its axes and every score that is one number."""
-    results = run.results
-    axes = list(dict.fromkeys(axis for member in results['members'] for axis in member))
+    table = run.results['members']
+    axes = list(dict.fromkeys(axis for member in table for axis in member))
     columns = [
-        (stream, metric, values)
-        for stream, table in results['scores'].items()
-        for metric, values in table.items()
-        if isinstance(values, list)
-        and len(values) == len(results['members'])
-        and not any(isinstance(value, list) for value in values)
+        (stream, metric, scores[metric])
+        for stream, scores in run.results['scores'].items()
+        for metric in scalar_scores(scores, len(table))
     ]
     lines = []
-    for i, member in enumerate(results['members'][:_MOST_MEMBERS]):
-        numbers = [(_float(values[i]), metric) for _, metric, values in columns]
-        lines.append([
-            *({'text': plain(member.get(axis)), 'bad': False} for axis in axes),
-            *({'text': wording.amount(n, metric), 'bad': not math.isfinite(n)} for n, metric in numbers),
-        ])
+    for i, member in enumerate(table[:_MOST_MEMBERS]):
+        line = [{'text': plain(member.get(axis)), 'bad': False} for axis in axes]
+        for _, metric, values in columns:
+            value = math.nan if values[i] is None else float(values[i])
+            bad = not math.isfinite(value)
+            line.append({'text': wording.amount(value, metric), 'bad': bad})
+        lines.append(line)
     names = [
         f'{stream} {metric.replace("_", " ")}{" %" if wording.in_per_cent(metric) else ""}'
         for stream, metric, _ in columns
     ]
-    left_out = len(results['members']) - len(lines)
-    return {'columns': [*axes, *names], 'axes': len(axes), 'lines': lines, 'left_out': left_out}
+    return {'columns': [*axes, *names], 'lines': lines, 'left_out': len(table) - len(lines)}
 
 
-def _float(value: Any) -> float:
-    return math.nan if value is None else float(value)
+def scalar_scores(scores: Mapping[str, Any], count: int) -> list[str]:
+    """Names the scores that are one number per member."""
+    number = lambda value: value is None or isinstance(value, int | float)
+    return [
+        name
+        for name, values in scores.items()
+        if isinstance(values, list) and len(values) == count and all(map(number, values))
+    ]
 
 
 def series(
@@ -216,17 +217,16 @@ def _column(run: Run, stream: str, metric: str, chosen: Sequence[int]):
     return (steps, np.array(values)) if steps else None
 
 
-def training_series(question) -> list[tuple[str, tuple]]:
-    """The losses that a single run was trained on, over all its members."""
-    run = next(iter(question['arms'].values()))
+def training_losses(run: Run) -> list[tuple[str, tuple]]:
+    """The losses that a run was trained on, over all its members."""
     every = range(len(run.results['members']))
     names = dict.fromkeys(name for entry in run.metrics for name in entry.get('train') or {})
-    chosen = [name for name in names if name.endswith('loss')][:_MOST_TRAINING]
+    chosen = [name for name in names if name.endswith('loss')][:_MOST_LOSSES]
     found = [(name, _column(run, 'train', name, every)) for name in chosen]
-    return [(name, points) for name, points in found if points is not None]
+    return [(name, line) for name, line in found if line]
 
 
-def phases(run: Run) -> dict[str, float]:
+def phase_starts(run: Run) -> dict[str, float]:
     """Where each phase but the first begins."""
     first: dict[str, float] = {}
     for entry in run.metrics:
@@ -241,11 +241,13 @@ def class_names(run: Run, count: int) -> list[str]:
 
 
 def confused_pairs(counts: np.ndarray, classes: Sequence[str]) -> list[dict[str, str]]:
-    """The largest entries off the diagonal, largest share of the true class first."""
+    """The largest entries off the diagonal, largest count first."""
     totals = counts.sum(axis=1)
-    shares = np.divide(counts, totals[:, None], out=np.zeros_like(counts), where=totals[:, None] > 0)
-    np.fill_diagonal(shares, 0)
-    flat = np.argsort(-shares, axis=None, kind='stable')[:_MOST_PAIRS]
+    shares = np.divide(
+        counts, totals[:, None], out=np.zeros_like(counts), where=totals[:, None] > 0
+    )
+    wrong = counts * (1 - np.eye(len(counts)))
+    flat = np.argsort(-wrong, axis=None, kind='stable')[:_MOST_PAIRS]
     pairs = [np.unravel_index(i, shares.shape) for i in flat]
     return [
         {
@@ -253,5 +255,5 @@ def confused_pairs(counts: np.ndarray, classes: Sequence[str]) -> list[dict[str,
             **{'share': f'{100 * shares[i, j]:.1f}', 'count': f'{counts[i, j]:.0f}'},
         }
         for i, j in pairs
-        if shares[i, j] > 0
+        if wrong[i, j] > 0
     ]

@@ -42,7 +42,8 @@ def headline(
     if lead and any(row['verdict'] == 'helps' for row in arms[lead]):
         title = sentences.pop(lead)
     else:
-        title = _no_help(arms, wording.arm_label(baseline))
+        title, used = _no_help(arms, sentences, wording.arm_label(baseline))
+        sentences = {arm: text for arm, text in sentences.items() if arm not in used}
     warnings = [_warning(own, baseline, metric) for own in arms.values()]
     return Headline(title, list(sentences.items()), list(filter(None, warnings)))
 
@@ -62,19 +63,26 @@ def _balance(rows: Sequence[Row], sign: int) -> tuple[float, float]:
     return score, sum(gains) / len(gains) if gains else -math.inf
 
 
-def _no_help(arms: Mapping[str, Sequence[Row]], baseline: str) -> str:
+def _no_help(
+    arms: Mapping[str, Sequence[Row]], sentences: Mapping[str, str], baseline: str
+) -> tuple[str, Sequence[str]]:
+    """A title where no arm helps anywhere, and the arms whose own sentence it makes needless."""
     rows = [row for own in arms.values() for row in own]
     verdicts = {row['verdict'] for row in rows}
     if not rows:
-        return f'Only {baseline} was run: there is nothing to compare it with.'
+        return f'Only {baseline} was run: there is nothing to compare it with.', ()
     if verdicts == {'unclear'}:
         reasons = {row['reason'] for row in rows}
         why = f': {reasons.pop()}' if len(reasons) == 1 else ''
-        return f'Nothing can be said yet about the difference to {baseline}{why}.'
-    one = wording.capital(wording.arm_label(next(iter(arms)))) if len(arms) == 1 else None
+        used = list(arms) if why else ()
+        return f'Nothing can be said yet about the difference to {baseline}{why}.', used
+    if len(arms) == 1:
+        return next(iter(sentences.values())), list(arms)
     if 'hurts' in verdicts:
-        return f'{f"{one} does not help" if one else "No arm helps"}: it hurts against {baseline}.'
-    return f'{f"{one} does not differ" if one else "No arm differs"} significantly from {baseline}.'
+        hurt = [a for a, own in arms.items() if any(row['verdict'] == 'hurts' for row in own)]
+        names = wording.listed([wording.arm_label(arm) for arm in hurt])
+        return f'No arm helps over {baseline}, and {names} hurt{"s" * (len(hurt) == 1)}.', ()
+    return f'No arm differs significantly from {baseline}.', ()
 
 
 def _sentence(rows: Sequence[Row], baseline: str, metric: str) -> str:
@@ -82,21 +90,17 @@ def _sentence(rows: Sequence[Row], baseline: str, metric: str) -> str:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row['verdict'], []).append(row)
-    clauses, told = [], False
+    clauses, name, told = [], wording.arm_label(baseline), False
     for verdict, group in groups.items():
         where = _where(group, rows, verdict, first=not clauses)
         if verdict in ('helps', 'hurts'):
-            against = '' if told else wording.arm_label(baseline)
-            points = _points(group, rows, metric, against, whole=len(groups) == 1)
-            clauses.append(
-                f'{verdict}{where}: {points}'
-                if len(groups) == 1
-                else f'{verdict}{where} ({points})'
-            )
+            points = _points(group, rows, metric, '' if told else name, whole=len(groups) == 1)
+            form = '{}{}: {}' if len(groups) == 1 else '{}{} ({})'
+            clauses.append(form.format(verdict, where, points))
             told = True
         elif verdict == 'neutral':
-            whom = f' against {wording.arm_label(baseline)}' if len(groups) == 1 else ''
-            clauses.append(f'makes no significant difference{whom}{where}')
+            whom = f' from {name}' if len(groups) == 1 else ''
+            clauses.append(f'does not differ significantly{whom}{where}')
         else:
             reasons = {row['reason'] for row in group}
             why = f' ({reasons.pop()})' if len(reasons) == 1 else ''

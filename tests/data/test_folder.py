@@ -1,0 +1,157 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tljax.data import sources
+
+
+def fill(folder, count, colour='red', size=(6, 4)):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new('RGB', size, colour).save(folder / f'{number}.png')
+
+
+@pytest.fixture
+def pool(tmp_path):
+    """Two classes without split folders."""
+    fill(tmp_path / 'cat', 10)
+    fill(tmp_path / 'ant', 5, 'blue')
+    return tmp_path
+
+
+def load(path, split='train', **options):
+    return sources.load(f'folder:{path}', split, **options)
+
+
+def test_pool_is_split_four_to_one_in_every_class(pool):
+    train, test = load(pool), load(pool, 'test')
+    assert train.classes == ('ant', 'cat')
+    assert np.bincount(train.labels).tolist() == [4, 8]
+    assert np.bincount(test.labels).tolist() == [1, 2]
+    every = load(pool, 'all')
+    assert every.keys == [*train.keys, *test.keys]
+    assert len(set(every.keys)) == 15
+    assert load(pool).keys == train.keys
+
+
+def test_images_labels_and_keys_belong_together(pool):
+    source = load(pool, size=4, channels=3)
+    assert source.image == (4, 4, 3)
+    for row, key in enumerate(source.keys):
+        colour = source.fetch(row)[0, 0].tolist()
+        assert colour == ([255, 0, 0] if '/cat/' in key else [0, 0, 255])
+        assert source.classes[source.labels[row]] in key
+
+
+def test_rows_are_mixed_so_that_a_slice_is_a_fair_sample(tmp_path):
+    for name in 'ab':
+        fill(tmp_path / 'train' / name, 30)
+    assert set(load(tmp_path, 'train[:20%]').labels.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize('validation', ['val', 'valid', 'validation', 'Val'])
+def test_split_folders(tmp_path, validation):
+    for split, count in (('train', 3), (validation, 2), ('test', 1)):
+        for name in ('b', 'a'):
+            fill(tmp_path / split / name, count)
+    assert len(load(tmp_path).labels) == 6
+    assert len(load(tmp_path, 'val').labels) == len(load(tmp_path, 'validation').labels) == 4
+    assert len(load(tmp_path, 'all').labels) == 12
+    with pytest.raises(ValueError, match=r'no split .extra.; there are: train \(6 rows\), val \(4'):
+        load(tmp_path, 'extra')
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ('train', 'plane'):
+        fill(tmp_path / name, 5)
+    assert load(tmp_path).classes == ('plane', 'train')
+
+
+def test_nested_folders_are_searched_and_hidden_and_foreign_files_passed_over(pool):
+    fill(pool / 'cat' / 'tabby' / 'young', 2)
+    (pool / 'cat' / '.hidden.png').write_bytes(b'no image')
+    (pool / 'cat' / 'notes.txt').write_text('no image')
+    fill(pool / '.cache', 3)
+    source = load(pool, 'all')
+    assert source.classes == ('ant', 'cat')
+    assert np.bincount(source.labels).tolist() == [5, 12]
+
+
+def test_relative_paths_start_at_data_dir(pool):
+    assert len(load(pool.name, 'all', data_dir=str(pool.parent)).labels) == 15
+
+
+def test_sizes_that_differ_need_a_size(pool):
+    Image.new('RGB', (9, 9)).save(pool / 'cat' / 'odd.png')
+    source = load(pool, 'all')
+    with pytest.raises(ValueError, match=r'odd.png: is 9x9, but the first image is 6x4; give a size'):
+        sources.arrays(source)
+    assert sources.arrays(load(pool, 'all', size=5)).shape == (16, 5, 5, 3)
+
+
+def test_corrupt_file_is_named_by_arrays(pool):
+    (pool / 'ant' / '3.png').write_bytes(b'oops')
+    every = [name for name in ('train', 'test') if any('ant/3' in k for k in load(pool, name).keys)]
+    with pytest.raises(ValueError, match=r'ant/3.png: is no image that Pillow can read'):
+        sources.arrays(load(pool, every[0], size=4), workers=3)
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(ValueError, match='nowhere: there is no such folder; expected one with a sub'):
+        load(tmp_path / 'nowhere')
+
+
+def test_empty_class_folder(pool):
+    (pool / 'bee').mkdir()
+    (pool / 'bee' / 'readme.txt').touch()
+    with pytest.raises(ValueError, match=r'bee: holds no image files; fill the class folder or rem'):
+        load(pool)
+
+
+def test_no_class_folders(tmp_path):
+    fill(tmp_path, 3)
+    with pytest.raises(ValueError, match=r'has no class sub-folders \(3 image files lie in it dir'):
+        load(tmp_path)
+
+
+def test_one_class_only(tmp_path):
+    fill(tmp_path / 'cat', 3)
+    with pytest.raises(ValueError, match="has the one class 'cat'; expected .* two or more"):
+        load(tmp_path)
+
+
+def test_split_folder_with_a_class_of_its_own(tmp_path):
+    for name in 'ab':
+        fill(tmp_path / 'train' / name, 2)
+    fill(tmp_path / 'val' / 'c', 2)
+    with pytest.raises(ValueError, match=r"val/c: class 'c' is not in .*train, whose classes are a, b"):
+        load(tmp_path)
+
+
+def test_two_folders_for_one_split(tmp_path):
+    for split in ('train', 'val', 'valid'):
+        for name in 'ab':
+            fill(tmp_path / split / name, 1)
+    with pytest.raises(ValueError, match="are both the split 'val': remove one"):
+        load(tmp_path)
+
+
+def test_hymenoptera(data_root):
+    root = data_root / 'hymenoptera'
+    train, val = load(root, size=32), load(root, 'validation', size=32)
+    assert train.classes == val.classes == ('ants', 'bees')
+    files = [name for _, _, names in os.walk(root / 'train') for name in names]
+    assert len(train.labels) == len(files) == 243
+    assert np.bincount(val.labels).tolist() == [70, 83]
+    images = sources.arrays(val)
+    assert images.shape == (153, 32, 32, 3)
+    assert 90 < images.mean() < 150
+
+
+def test_pacs_domains_share_their_classes(data_root):
+    domains = [load(data_root / 'pacs' / d, 'all', size=16) for d in ('photo', 'sketch')]
+    assert domains[0].classes == domains[1].classes
+    assert domains[0].classes[:2] == ('dog', 'elephant')
+    assert [len(domain.labels) for domain in domains] == [280, 280]

@@ -1,0 +1,192 @@
+"""From a config to a run that is ready to fit: members, streams, method, initial values."""
+
+import itertools
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from tljax import initial, methods, optimizers, partition, prefix, sharding, train
+from tljax.data import augment, sources
+from tljax.data import streams as data
+from tljax.methods.networks import encoder
+from tljax.program import Options
+from tljax.train import Members
+from tljax.types import Method, PyTree, Spec, unknown
+
+
+class Prepared(NamedTuple):
+    """Everything that a config decides before the first step."""
+
+    config: Any
+    members: Members
+    streams: Mapping[str, data.Stream]  # what batches are drawn from
+    held: Mapping[str, data.Stream]  # what is evaluated on
+    spec: Spec
+    method: Method
+    values: tuple[PyTree, PyTree]  # (params, mutable), member axis in front
+    table: list[dict]  # of the parameters
+    options: Options
+
+
+def prepare(config) -> Prepared:
+    """Raises ValueError for whatever in the config cannot be, before anything is computed."""
+    members, options = members_of(config), options_of(config)
+    streams = training_streams(config, members)
+    for stream in streams.values():
+        sharding.check_batch(stream.batch, options.mesh.size, stream.name)
+    held = held_out_streams(config, members)
+    spec = spec_of(streams, held)
+    method = build_method(config, spec)
+    values = initial.drawn(method, spec, members.seed)
+    if config.init['from']:
+        values = initial.load(values, members.table, config)
+    table = parameter_table(config, method, values[0])
+    if config.cache_prefix:
+        net, frozen = encoder(config), [row['path'] for row in table if not row['trained_by']]
+        endpoint = prefix.deepest_frozen(net, spec, frozen)
+        lift = partial(train.lift, members=len(members.table), how='map')
+        cache = partial(prefix.cached, net, endpoint, values, lift, config.block)
+        streams = {name: cache(stream) for name, stream in streams.items()}
+        held = {name: cache(stream) for name, stream in held.items()}
+        spec = spec._replace(since=endpoint)
+        method = build_method(config, spec)
+    return Prepared(config, members, streams, held, spec, method, values, table, options)
+
+
+def members_of(config) -> Members:
+    """Every combination of the values in config.members, or the one member of config.seed.
+
+    Raises:
+      ValueError: an axis that is neither seed, labels_per_class nor a hyper-parameter.
+    """
+    axes = {'seed': (config.seed,)} | {name: tuple(v) for name, v in config.members.items()}
+    known = ['seed', 'labels_per_class', *config.hparams]
+    for name, values in axes.items():
+        if name not in known:
+            raise unknown('member axis', name, known)
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f'members.{name}={values}: expected one or more different values')
+    table = tuple(dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values()))
+    hp = {
+        name: np.asarray([member.get(name, value) for member in table], np.float32)
+        for name, value in config.hparams.items()
+    }
+    return Members(table, np.asarray([member['seed'] for member in table], np.uint32), hp)
+
+
+def options_of(config) -> Options:
+    lifting = 'vmap' if config.lifting == 'auto' else config.lifting
+    return Options(
+        mesh=sharding.mesh(config.sharding.devices),
+        evaluate_every=config.evaluate_every,
+        save_every=config.save_every,
+        parameters=config.sharding.parameters,
+        lifting=lifting,
+        loop=config.loop,
+        block=config.block,
+        reader={'workers': config.data.workers},
+    )
+
+
+def _load(config, stream: Mapping) -> sources.Source:
+    wanted = encoder(config).input
+    return sources.load(
+        stream['dataset'],
+        stream['split'],
+        size=config.data.size or wanted.size,
+        channels=config.data.channels or wanted.channels,
+        fit=config.data.fit,
+        classes=tuple(stream['classes']) or None,
+        data_dir=config.data.data_dir or None,
+    )
+
+
+def training_streams(config, members: Members) -> dict[str, data.Stream]:
+    """The streams that batches are drawn from, few-shot subsets chosen member by member.
+
+    The member axis labels_per_class is for the labelled streams that set labels_per_class; if
+    none does, for all labelled ones.
+    """
+    wanted = config.data.streams
+    few = {name for name, stream in wanted.items() if stream.labels_per_class}
+    few = few or {name for name, stream in wanted.items() if stream.labelled}
+    streams = {}
+    for name, one in wanted.items():
+        source = _load(config, one)
+        labels = [
+            member.get('labels_per_class', one.labels_per_class) if name in few else 0
+            for member in members.table
+        ]
+        order, count = data.select(source, members.seed.tolist(), labels)
+        augmented = augment.build(one.augment) if one.augment else None
+        stream = data.Stream(name, source, order, count, one.batch, one.labelled, augmented)
+        stream = data.check_batch(stream, config.data.wrap)
+        streams[name] = data.resident(stream, config.data.resident_mb)
+    return streams
+
+
+def held_out_streams(config, members: Members) -> dict[str, data.Stream]:
+    """The streams to evaluate on: all of them, in order, the same for every member."""
+    streams, none = {}, [0] * len(members.table)
+    for name, wanted in config.data.evaluate.items():
+        source = _load(config, wanted)
+        stream = data.Stream(name, source, *data.select(source, none, none), config.block)
+        streams[name] = data.resident(stream, config.data.resident_mb)
+    return streams
+
+
+def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream]) -> Spec:
+    """What the data are.
+
+    Raises:
+      ValueError: labelled streams with different classes, or any with different image shapes.
+    """
+    first, *others = [*streams.values(), *held.values()]
+    for other in others:
+        a, b = first.source, other.source
+        if a.image != b.image:
+            raise ValueError(
+                f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in image '
+                f'shape: {a.image} and {b.image}; set data.size and data.channels'
+            )
+        if first.labelled and other.labelled and a.classes != b.classes:
+            raise ValueError(
+                f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in '
+                f'classes: {a.classes} and {b.classes}; choose classes= of each stream'
+            )
+    return Spec(first.source.image, first.source.classes)
+
+
+def build_method(config, spec: Spec) -> Method:
+    """The config's method for these data."""
+    if config.method not in methods.METHODS:
+        raise unknown('method', config.method, methods.METHODS)
+    optimizer = partial(optimizers.build, config.optimizer)
+    return methods.METHODS[config.method](config, spec, optimizer)
+
+
+def parameter_table(config, method: Method, params: PyTree) -> list[dict]:
+    """Path, shape, who trains it in any phase, and at which rate: what a run prints and saves.
+
+    Raises:
+      ValueError: a pattern of `trains` or of the layer-wise rates matches nothing.
+    """
+    for pattern in config.optimizer.rates:
+        partition.select(params, pattern)
+    owned = [pair for phase in method.phases for pair in train.owners(phase, params).items()]
+    rows = []
+    for path, leaf in zip(partition.paths(params), jax.tree.leaves(params), strict=True):
+        trainers = dict.fromkeys(name for name, paths in owned if path in paths)
+        rate = config.hparams.rate * optimizers.multiplier(path, config.optimizer.rates)
+        rows.append(
+            {
+                'path': path,
+                'shape': list(leaf.shape[1:]),
+                'trained_by': ', '.join(trainers),
+                'rate': rate if trainers else 0.0,
+            }
+        )
+    return rows

@@ -1,0 +1,202 @@
+"""The sections of a report that hold pictures: which figures there are, with captions and alts."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from tljax import wording
+from tljax.report import canvas, facts, figures
+from tljax.report.records import Run, Study, array
+from tljax.wording import Row
+
+_MOST_PANELS = 6
+_MOST_FACETS = 4
+_MOST_CLASSES = 30  # up to which a confusion matrix is drawn
+_MOST_SPOKEN = 24  # numbers in an alt text
+
+
+class Question(NamedTuple):
+    """What a report compares, by which score, and how the arms look."""
+
+    arms: Mapping[str, Run]
+    rows: Sequence[Row]
+    stream: str
+    metric: str
+    lower_is_better: bool
+    baseline: str | None
+    axis: str | None  # the horizontal one
+    looks: Mapping[str, canvas.Style]
+
+    @property
+    def score(self) -> str:
+        """The score in words: 'test accuracy'."""
+        return f'{self.stream} {self.metric.replace("_", " ")}'
+
+
+def chip(arm: str, look: canvas.Style) -> dict[str, str]:
+    """How the page's text names an arm: in its colour and with its marker."""
+    return {'label': wording.arm_label(arm), 'colour': look.variable, 'glyph': look.glyph}
+
+
+def key_figures(question: Question) -> list[dict[str, Any]]:
+    """The score against the main axis and the difference to the baseline, per other setting."""
+    if len(question.rows) < 2:
+        return []
+    sections = []
+    for i, (title, rows) in enumerate(_facets(question.rows, question.axis)):
+        shown = [_score_figure(question, rows, f'score{i}')]
+        if question.baseline and any(row['delta_mean'] is not None for row in rows):
+            shown.append(_gain_figure(question, rows, f'gain{i}'))
+        sections.append({'title': title, 'figures': shown})
+    return sections
+
+
+def _score_figure(question: Question, rows: Sequence[Row], key: str) -> dict[str, Any]:
+    axis, looks, metric = question.axis, question.looks, question.metric
+    if axis:
+        figure = figures.scores(rows, axis, looks, metric, legend=False)
+    else:
+        figure = figures.dots(rows, looks, metric)
+    against = f' against {wording.axis_label(axis)}' if axis else ''
+    kind = 'Bands' if axis else 'Bars'
+    caption = f'{wording.capital(question.score)}{against}. {kind}: 95 % interval over seeds.'
+    alt = f'{wording.capital(question.score)}{against}. {_spoken(rows, "mean", metric)}'
+    return {'svg': _svg(figure, alt, key), 'caption': caption}
+
+
+def _gain_figure(question: Question, rows: Sequence[Row], key: str) -> dict[str, Any]:
+    metric, base = question.metric, question.baseline
+    looks = {arm: look for arm, look in question.looks.items() if arm != base}
+    compared = [row for row in rows if row['arm'] != base]
+    lower = question.lower_is_better
+    figure = figures.gains(compared, question.axis, looks, metric, lower_is_better=lower)
+    name = wording.arm_label(base)
+    alt = f'Difference to {name}. {_spoken(compared, "delta_mean", metric)}'
+    caption = f'Paired difference to {name} with its 95 % interval. Filled: it excludes zero.'
+    return {'svg': _svg(figure, alt, key), 'caption': caption}
+
+
+def learning_curves(question: Question) -> dict[str, Any] | None:
+    """One panel per value of the main axis, with all arms in it; a single run's losses too."""
+    axis, looks = question.axis, question.looks
+    held = [row for row in question.rows if axis in row]
+    values = list({wording.freeze(row[axis]): row[axis] for row in held}.values())
+    spread = np.linspace(0, len(values) - 1, _MOST_PANELS).round().astype(int)
+    shown = [values[i] for i in spread] if len(values) > _MOST_PANELS else values
+    curves = []
+    for value in shown or [None]:
+        lines = {
+            arm: facts.series(run, question.stream, question.metric, axis, value)
+            for arm, run in question.arms.items()
+        }
+        lines = {arm: line for arm, line in lines.items() if line}
+        title = wording.value_label(axis, value) if shown else ''
+        curves += [(title, question.metric, lines)] if lines else []
+    limits = _limits([line for _, _, lines in curves for line in lines.values()])
+    panels = [(*curve, limits) for curve in curves]
+    marks = {}
+    if len(question.arms) == 1:
+        (arm, run), *_ = question.arms.items()
+        marks = facts.phase_starts(run)
+        losses = facts.training_losses(run)
+        panels += [('training', name, {arm: line}, None) for name, line in losses]
+    svgs = [
+        _svg(
+            figures.curves(lines, looks, metric, title=title, limits=limits, marks=marks),
+            *(f'{metric} against step, {title or question.score}', f'curve{i}'),
+        )
+        for i, (title, metric, lines, limits) in enumerate(panels)
+    ]
+    hidden = len(values) - len(shown)
+    note = f' {hidden} of {len(values)} settings are not shown.' if hidden else ''
+    caption = f'Mean over members; bands reach from the lowest to the highest.{note}'
+    return {'panels': svgs, 'caption': caption} if svgs else None
+
+
+def confusions(question: Question, winner: Row | None) -> dict[str, Any] | None:
+    """The winner's confusions, summed over its members: a matrix, or its largest entries."""
+    if winner is None:
+        return None
+    run, look = question.arms[winner['arm']], question.looks[winner['arm']]
+    tables = run.results['scores'].get(question.stream, {}).get('confusion')
+    if not tables or len(tables) != len(run.results['members']):
+        return None
+    wanted = wording.setting_of(winner)
+    chosen = [
+        array(table)
+        for member, table in zip(run.results['members'], tables, strict=True)
+        if table and all(member.get(axis, value) == value for axis, value in wanted.items())
+    ]
+    if not chosen:
+        return None
+    counts = np.nansum(chosen, axis=0)
+    classes, svg = facts.class_names(run, len(counts)), None
+    if len(counts) <= _MOST_CLASSES:
+        alt = f'Confusion matrix of {wording.arm_label(winner["arm"])}; the diagonal is right.'
+        svg = _svg(figures.confusion(counts, classes, look.colour), alt, 'confusion')
+    return {
+        **chip(winner['arm'], look),
+        **{'setting': wording.setting_label(wanted), 'members': len(chosen), 'svg': svg},
+        **{'classes': len(counts), 'pairs': facts.confused_pairs(counts, classes)},
+    }
+
+
+def pictures(record: Run | Study) -> list[dict[str, str]]:
+    """Pictures that a method left in `figures/*.png`, each with its caption in a `*.txt`."""
+    places = {'': record.path}
+    if isinstance(record, Study):
+        places |= {f'{wording.arm_label(arm)}: ': run.path for arm, run in record.runs.items()}
+    found = []
+    for prefix, path in places.items():
+        for file in sorted((path / 'figures').glob('*.png')):
+            note = file.with_suffix('.txt')
+            text = note.read_text('utf-8', 'replace').strip() if note.exists() else ''
+            data = base64.b64encode(file.read_bytes()).decode()
+            found.append(
+                {
+                    'src': f'data:image/png;base64,{data}',
+                    'caption': prefix + (text or wording.arm_label(file.stem)),
+                }
+            )
+    return found
+
+
+def _facets(rows: Sequence[Row], axis: str | None) -> list[tuple[str, list[Row]]]:
+    """Splits rows by the axes that the figure does not show; rows without them are in all."""
+    rest = lambda row: {k: v for k, v in wording.setting_of(row).items() if k != axis}
+    most = max(len(rest(row)) for row in rows)
+    keys = {wording.freeze(rest(row)): rest(row) for row in rows if len(rest(row)) == most}
+    if axis is None or len(keys) < 2:
+        return [('', list(rows))]
+    return [
+        (wording.setting_label(key), [row for row in rows if rest(row).items() <= key.items()])
+        for key in list(keys.values())[:_MOST_FACETS]
+    ]
+
+
+def _limits(lines: Sequence[tuple]) -> tuple[float, float] | None:
+    values = np.concatenate([np.ravel(values) for _, values in lines] or [np.array([])])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return None
+    margin = 0.04 * (np.ptp(values) or 0.5)
+    return values.min() - margin, values.max() + margin
+
+
+def _spoken(rows: Sequence[Row], key: str, metric: str) -> str:
+    parts = []
+    for row in rows[:_MOST_SPOKEN]:
+        setting = wording.setting_label(wording.setting_of(row))
+        value = wording.amount(row[key], metric, signed=key != 'mean')
+        parts.append(
+            f'{wording.arm_label(row["arm"])}{f" at {setting}" if setting else ""}: {value}'
+        )
+    return '; '.join(parts) + '.'
+
+
+def _svg(figure: Figure, alt: str, key: str) -> Markup:
+    return Markup(canvas.to_svg(figure, alt, key))  # to_svg escapes all text
