@@ -26,19 +26,14 @@ def get_config():
     c.members.seed = (0, 1, 2, 3, 4)
     c.members.labels_per_class = (1, 2, 5, 10, 20, 50)
     c.steps = 150
-    c.evaluate_every = 50
-
-    transfer = {'init': {'from': 'pretrain', 'load': 'encoder'}}
-    c.runs.pretrain = {
-        'members': {'seed': (0, 1, 2, 3, 4)},
-        'steps': 200,
-        'data': {
-            'streams': {'source': {'classes': OLD, 'batch': 64}},
-            'evaluate': {'test': {'classes': OLD}},
+    c.evaluate_every = 30
+    return config.transfer_study(
+        c,
+        pretrain={
+            'members': {'seed': c.members.seed},
+            'data': {
+                'streams': {'source': {'classes': OLD, 'batch': 64}},
+                'evaluate': {'test': {'classes': OLD}},
+            },
         },
-    }
-    c.runs.scratch = {}
-    c.runs.frozen = {'trains': 'head', 'cache_prefix': True, **transfer}
-    c.runs.fine_tuned = {**transfer}
-    c.compare.update(baseline='scratch', arms=('scratch', 'frozen', 'fine_tuned'))
-    return c
+    )

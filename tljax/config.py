@@ -94,6 +94,22 @@ def _checked(known: dict, options: dict) -> dict:
     return known | options
 
 
+def transfer_study(c: ConfigDict, pretrain: dict) -> ConfigDict:
+    """Adds the runs that answer: from scratch, frozen features, or fine-tuning?
+
+    Args:
+      c: the target task, as every arm trains it.
+      pretrain: what differs in the source task, whose encoder two of the arms start from.
+    """
+    start = {'init': {'from': 'pretrain', 'load': 'encoder'}}
+    c.runs.pretrain = pretrain
+    c.runs.scratch = {}
+    c.runs.frozen = {'trains': 'head', 'cache_prefix': True, **start}
+    c.runs.fine_tuned = start
+    c.compare.update(baseline='scratch', arms=('scratch', 'frozen', 'fine_tuned'))
+    return c
+
+
 # Dicts whose keys are the user's: a change replaces them whole.
 _OPEN = ('members', 'net', 'head', 'rates')
 

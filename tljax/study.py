@@ -45,7 +45,7 @@ def _study(config, directory: Path, command: str) -> dict:
         'comparison': rows,
     }
     write_json(directory / 'results.json', results)
-    CONSOLE.print(verdict.format_table(rows))
+    CONSOLE.print(verdict.format_table(rows, compare.metric))
     return results
 
 

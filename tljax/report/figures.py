@@ -228,14 +228,12 @@ def _tint(axes: Axes, lower_is_better: bool, *, flat: bool = False) -> None:
     (axes.axvspan if flat else axes.axhspan)(*worse, color=BAD, alpha=0.08, lw=0, zorder=0)
     (axes.axvline if flat else axes.axhline)(0, color=FAINT, lw=1.1)
     (axes.set_xlim if flat else axes.set_ylim)(low, high)
-    # In the corner where bars are rarest: at the outer edge, few labels or the last arm.
-    inward = -1 if lower_is_better else 1
-    edge = worse[1] if lower_is_better else worse[0]
-    ends = ('right' if lower_is_better else 'left', 'top' if lower_is_better else 'bottom')
-    spot, frame, shift = (0, edge), ('axes fraction', 'data'), (4, 3 * inward)
-    align = {'ha': 'left', 'va': ends[1]}
+    # Outside, beside the tinted part: inside it would lie on some interval.
+    middle = sum(worse) / 2
+    spot, frame, shift = (1, middle), ('axes fraction', 'data'), (3, 0)
+    align = {'ha': 'left', 'va': 'center', 'rotation': 90}
     if flat:
-        spot, frame, shift = spot[::-1], frame[::-1], (4 * inward, 3)
-        align = {'ha': ends[0], 'va': 'bottom'}
-    text = {'textcoords': 'offset points', 'color': BAD, 'fontsize': 8}
+        spot, frame, shift = spot[::-1], frame[::-1], shift[::-1]
+        align = {'ha': 'center', 'va': 'bottom'}
+    text = {'textcoords': 'offset points', 'color': BAD, 'fontsize': 8.5}
     axes.annotate('hurts', spot, xycoords=frame, xytext=shift, **align, **text)

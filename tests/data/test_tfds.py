@@ -1,0 +1,123 @@
+import contextlib
+import io
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+from launch import prepare
+from tests.data import toys
+from tljax.data import sources, tfds
+
+
+@pytest.fixture(scope='module')
+def toy_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('tfds')
+    with contextlib.redirect_stderr(io.StringIO()):
+        for name in ('toy_colours', 'toy_unlabelled', 'toy_captions'):
+            prepare.prepare(name, str(folder))
+    return str(folder)
+
+
+@pytest.mark.parametrize('name', ['mnist', 'fashion_mnist'])
+def test_real_sets(data_root, name):
+    train, test = (
+        sources.load(f'tfds:{name}', split, data_dir=str(data_root / 'tfds'))
+        for split in ('train', 'test')
+    )
+    assert np.bincount(test.labels).tolist() == (
+        [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009] if name == 'mnist' else [1000] * 10
+    )
+    assert len(train.labels) == 60000
+    assert train.image == (28, 28, 1)
+    trousers = train.classes[1]
+    assert trousers == ('1' if name == 'mnist' else 'Trouser')
+    assert 'tensorflow' not in sys.modules
+
+
+def test_same_images_as_tfds_decodes(data_root):
+    import tensorflow_datasets
+
+    folder = str(data_root / 'tfds')
+    expected = tensorflow_datasets.data_source('mnist', split='test[50:70]', data_dir=folder)
+    source = sources.load('tfds:mnist', 'test[50:70]', data_dir=folder)
+    for row, example in enumerate(expected):
+        np.testing.assert_array_equal(source.fetch(row), example['image'])
+        assert source.labels[row] == example['label']
+
+
+def test_own_set_of_any_feature_names(toy_dir):
+    source = sources.load('tfds:toy_colours', data_dir=toy_dir)
+    assert source.classes == ('red', 'green', 'blue')
+    assert source.image == (4, 6, 3)
+    rows = [source.fetch(row)[0, 0, 0] for row in range(12)]
+    assert sorted(rows) == list(range(12))  # TFDS shuffled them when it prepared the set
+    assert [row % 3 for row in rows] == source.labels.tolist()
+    validation = sources.load('tfds:toy_colours:1.0.0', 'val[:50%]', data_dir=toy_dir, size=2)
+    assert sources.arrays(validation).shape == (3, 2, 2, 3)
+
+
+def test_records_that_are_too_many_to_keep_are_read_one_by_one(toy_dir, monkeypatch):
+    kept = sources.load('tfds:toy_colours', 'train[3:9]', data_dir=toy_dir)
+    monkeypatch.setattr(tfds, '_KEEP_BYTES', 100)
+    monkeypatch.setattr(tfds, '_CHUNK', 4)
+    read = sources.load('tfds:toy_colours', 'train[3:9]', data_dir=toy_dir)
+    np.testing.assert_array_equal(kept.labels, read.labels)
+    np.testing.assert_array_equal(sources.arrays(kept), sources.arrays(read))
+    again = pickle.loads(pickle.dumps(read))
+    np.testing.assert_array_equal(again.fetch(2), read.fetch(2))
+
+
+def test_data_dir_by_environment(toy_dir, monkeypatch):
+    monkeypatch.setenv('TFDS_DATA_DIR', toy_dir)
+    assert len(sources.load('tfds:toy_colours').labels) == 12
+
+
+def test_not_prepared_says_how(toy_dir):
+    with pytest.raises(ValueError, match='tfds:toy_colors is not prepared in') as told:
+        sources.load('tfds:toy_colors', data_dir=toy_dir)
+    message = str(told.value)
+    assert f'python launch/prepare.py toy_colors --data_dir {toy_dir}' in message
+    assert "did you mean 'toy_colours'" in message
+    assert "pip install 'tljax[prepare]'" in message
+
+
+def test_version_not_prepared(toy_dir):
+    with pytest.raises(ValueError, match='tfds:toy_colours:2.0.0 is not prepared in'):
+        sources.load('tfds:toy_colours:2.0.0', data_dir=toy_dir)
+
+
+def test_nothing_prepared_at_all(tmp_path):
+    with pytest.raises(ValueError, match='is prepared there, none are'):
+        sources.load('tfds:mnist', data_dir=str(tmp_path))
+
+
+def test_no_image_classification_set_says_what_there_is(toy_dir):
+    with pytest.raises(ValueError, match=r'toy_captions is not an image-.*, found .*caption: Text'):
+        sources.load('tfds:toy_captions', data_dir=toy_dir)
+
+
+def test_unlabelled_split(toy_dir):
+    with pytest.raises(ValueError, match=r"row \d+ of split 'train' has label -1, .* unlabelled"):
+        sources.load('tfds:toy_unlabelled', data_dir=toy_dir)
+
+
+def test_unknown_split_lists_those_there_are(toy_dir):
+    with pytest.raises(ValueError, match=r"no split 'test'; there are: train \(12 rows\), validat"):
+        sources.load('tfds:toy_colours', 'test', data_dir=toy_dir)
+
+
+def test_newest_version_and_configurations(tmp_path):
+    for folder in ('a/1.2.0', 'a/1.10.0', 'b/x/1.0.0', 'c/x/1.0.0', 'c/y/1.0.0'):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / 'dataset_info.json').touch()
+    assert tfds.find('a', tmp_path).name == '1.10.0'
+    assert tfds.find('a:1.2.0', tmp_path).name == '1.2.0'
+    assert tfds.find('b', tmp_path) == tfds.find('b/x', tmp_path) == tmp_path / 'b' / 'x' / '1.0.0'
+    with pytest.raises(ValueError, match='several configurations; name one of them: tfds:c/x, tfds:c'):
+        tfds.find('c', tmp_path)
+
+
+def test_toys_know_their_colours():
+    assert toys.picture(4).getpixel((1, 1)) == (0, 255, 0)
