@@ -68,8 +68,8 @@ def prepare(
 def _in_array_record(builder, name: str) -> Path:
     if builder.info.file_format.value != 'array_record':
         raise RuntimeError(
-            f'{builder.data_dir} holds {name} as {builder.info.file_format.value}; to prepare it as '
-            'array_record, give another --data_dir or remove that folder'
+            f'{builder.data_dir} holds {name} as {builder.info.file_format.value}; to prepare it '
+            'as array_record, give another --data_dir or remove that folder'
         )
     return Path(builder.data_dir)
 

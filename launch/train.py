@@ -3,32 +3,46 @@
     python launch/train.py --config configs/quickstart.py --workdir runs/quickstart
     python launch/train.py --config configs/folder.py:PATH --workdir DIR --config.steps=500
 
-Exit codes: 0 finished; 1 a loss was not finite; 2 bad input; 75 stopped by SIGTERM with everything
-saved, so the same command goes on.
+Exit codes: 0 finished; 1 a loss was not finite (or, with a traceback, a fault of the program);
+2 bad input; 75 stopped by SIGTERM with everything saved, so that the same command goes on.
 """
 
 import os
 import re
 import shlex
+import signal
 import sys
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from absl import app, flags, logging  # noqa: E402
+from absl import flags, logging  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
-
-CONFIG = config_flags.DEFINE_config_file('config', None, 'A file in configs/, with its argument.')
-WORKDIR = flags.DEFINE_string('workdir', None, 'The run directory: made, or gone on with.')
 
 STOPPED = 75  # EX_TEMPFAIL: try again
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
-    # Imported late, so that --help and a bad config key answer at once.
+    if {'-h', '--help', '--helpfull'} & set(argv):
+        print(__doc__)
+        return 0
+    try:
+        config, directory = parse(argv)
+        return train(config, directory, 'python launch/train.py ' + shlex.join(argv[1:]))
+    except (ValueError, FloatingPointError) as error:
+        # What our own code raises is for the user to read; what a library raises is a fault.
+        raised = traceback.extract_tb(error.__traceback__)[-1]
+        meant = raised.filename.startswith(str(ROOT)) and raised.line.startswith('raise ')
+        if os.environ.get('TLJAX_TRACEBACK') or not meant:
+            raise
+        print(f'error: {error}\n(TLJAX_TRACEBACK=1 shows where)', file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
+
+
+def train(config, directory: Path, command: str) -> int:
+    # Imported late, so that --help and a bad flag answer at once.
     import jax
 
     from tljax import loop, sharding, study
@@ -38,22 +52,61 @@ def main(argv: list[str]) -> int:
     jax.config.update('jax_compilation_cache_dir', cache)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     sharding.start()
-    command = 'python launch/train.py ' + shlex.join(sys.argv[1:])
     try:
-        study.run(CONFIG.value, Path(WORKDIR.value), command)
+        study.run(config, directory, command)
     except loop.Stopped as stopped:
         print(stopped, file=sys.stderr)
         return STOPPED
-    except (ValueError, FloatingPointError) as error:
-        if os.environ.get('TLJAX_TRACEBACK'):
-            raise
-        print(f'error: {error}\n(TLJAX_TRACEBACK=1 shows where)', file=sys.stderr)
-        return 1 if isinstance(error, FloatingPointError) else 2
     return 0
 
 
+def parse(argv: list[str]):
+    """The config and the run directory that a command line names.
+
+    Raises:
+      ValueError: a flag, a config file or a value that cannot be.
+    """
+    # 'from' is a word of Python, which the flags' parser would stumble over.
+    argv = [re.sub(r'\.from\b(?==|$)', "['from']", argument) for argument in argv]
+    found = flags.FlagValues()
+    # New keys pass here: tljax.config.checked tells the unknown ones, and what would be near.
+    new = {'lock_config': False, 'accept_new_attributes': True}
+    config_flags.DEFINE_config_file('config', '', flag_values=found, sys_argv=argv, **new)
+    flags.DEFINE_string('workdir', '', 'The run directory.', flag_values=found)
+    path = re.search(r'(?:^|\0)--?config[=\0]([^\0:]*)', '\0'.join(argv))
+    if path and not Path(path[1]).is_file():
+        raise ValueError(f'--config {path[1]}: there is no such file')
+    try:
+        extra = found(argv)[1:]
+    except Exception as error:  # a config file may raise anything
+        raise ValueError(explain(error, path[1] if path else '')) from error
+    for name in ('config', 'workdir'):
+        if not found[name].value:
+            raise ValueError(f'--{name} is missing; see python launch/train.py --help')
+    if extra:
+        raise ValueError(f'unexpected arguments: {" ".join(extra)}')
+    return found.config, Path(found.workdir)
+
+
+def explain(error: Exception, file: str) -> str:
+    """What went wrong with the flags, or on which line of the config file."""
+    trace = ''.join(traceback.format_exception(error)).strip()
+    lines = re.findall(rf'File "{re.escape(file)}", line (\d+)', trace) if file else ()
+    if lines:
+        what = trace.rpartition('\n')[2].removeprefix('ValueError: ')
+        return f'{file}, line {lines[-1]}: {what}'
+    if isinstance(error, LookupError | AttributeError):
+        key = str(error).strip('\'"')
+        return f'the config has no {key!r}; tljax/config.py has every key'
+    return str(error)
+
+
+def stop(*_) -> None:
+    """On SIGTERM while there is nothing to save; tljax.experiment has its own way in training."""
+    print('stopped; the same command goes on', file=sys.stderr)
+    sys.exit(STOPPED)
+
+
 if __name__ == '__main__':
-    flags.mark_flags_as_required(['config', 'workdir'])
-    # 'from' is a word of Python, which the flag's parser would stumble over.
-    arguments = [re.sub(r'\.from\b(?==|$)', "['from']", argument) for argument in sys.argv]
-    app.run(lambda argv: sys.exit(main(argv)), arguments)
+    signal.signal(signal.SIGTERM, stop)
+    sys.exit(main(sys.argv))

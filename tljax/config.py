@@ -1,5 +1,7 @@
 """The config of a run, with every key, its default and what it means."""
 
+from collections.abc import Mapping
+
 from ml_collections import ConfigDict
 
 from tljax.types import unknown
@@ -14,7 +16,7 @@ def default() -> ConfigDict:
     c.seed = 0
     # Members: copies of the run in one compiled program, one for every combination of the values
     # given here: seed, labels_per_class, or any key of hparams.
-    c.members = ConfigDict({}, convert_dict=False)
+    c.members = ConfigDict()
     c.lifting = 'auto'  # vmap, map, or auto: whichever suits the device
     c.loop = True  # many steps a compiled call; False suits nets that XLA runs slowly in loops
 
@@ -37,7 +39,7 @@ def default() -> ConfigDict:
         'factor': 0.1,  # of the step schedule
         'clip': 0.0,  # global norm of the gradient; 0: off
         'accumulate': 1,  # steps whose gradients make one update
-        'rates': ConfigDict({}, convert_dict=False),  # pattern -> factor on the rate
+        'rates': ConfigDict(),  # pattern -> factor on the rate
     }
 
     c.data = {
@@ -62,7 +64,7 @@ def default() -> ConfigDict:
 
     # A study is several runs over this one: name -> what differs. The first arm in `arms` that
     # equals `baseline` is what the others are compared with.
-    c.runs = ConfigDict({}, convert_dict=False)
+    c.runs = ConfigDict()
     c.compare = {'baseline': '', 'arms': (), 'stream': 'test', 'metric': 'accuracy'}
     return c
 
@@ -114,32 +116,58 @@ def transfer_study(c: ConfigDict, pretrain: dict) -> ConfigDict:
 _OPEN = ('members', 'net', 'head', 'rates')
 
 
-def merged(base: ConfigDict, changes: ConfigDict) -> ConfigDict:
+def checked(config: ConfigDict) -> ConfigDict:
+    """A copy of a config with every key of `default`, itself and the runs of a study checked.
+
+    Raises:
+      ValueError: a key that does not exist, or a value of another type than the default's.
+    """
+    base = default()
+    base.data.update(streams=ConfigDict(), evaluate=ConfigDict())
+    own = {key: value for key, value in config.items() if key not in ('runs', 'compare')}
+    result = merged(base, own)
+    result.runs = ConfigDict(config.get('runs', {}))
+    _merge(result.compare, config.get('compare', {}), 'compare.')
+    for name, changes in result.runs.items():
+        merged(result, changes, f'runs.{name}.')
+    return result
+
+
+def merged(base: ConfigDict, changes: ConfigDict, where: str = '') -> ConfigDict:
     """A copy of `base`, without its runs, with the changes of one run of a study.
 
     Raises:
-      ValueError: a change to a key that does not exist.
+      ValueError: a change to a key that does not exist, or of another type; `where` is what the
+        message puts before the key.
     """
     result = base.copy_and_resolve_references()
-    with result.unlocked():
-        result.runs = ConfigDict()
-        result.compare = default().compare
-    _merge(result, changes, '')
+    result.unlock()
+    del result.runs, result.compare
+    _merge(result, changes, where)
+    result.update(runs=ConfigDict(), compare=default().compare)
     return result
 
 
 def _merge(into: ConfigDict, changes, where: str) -> None:
     for key, value in changes.items():
         path = f'{where}{key}'
-        if where in ('data.streams.', 'data.evaluate.') and key not in into:
-            with into.unlocked():
-                into[key] = stream() if where == 'data.streams.' else held_out()
+        if where.endswith(('data.streams.', 'data.evaluate.')) and key not in into:
+            into[key] = stream() if where.endswith('streams.') else held_out()
         if key not in into:
-            raise unknown('config key', path, [f'{where}{k}' for k in into])
-        if key in _OPEN:
-            with into.unlocked():
-                into[key] = ConfigDict(value)
-        elif isinstance(into[key], ConfigDict):
-            _merge(into[key], value, f'{path}.')
-        else:
-            into[key] = value
+            raise unknown(f'key of {f"config.{where}"[:-1]}', key, into)
+        _set(into, key, value, path)
+
+
+def _set(into: ConfigDict, key: str, value, path: str) -> None:
+    nested = isinstance(into[key], ConfigDict)
+    if nested != isinstance(value, Mapping | ConfigDict):
+        found = 'several keys' if nested else type(into[key]).__name__
+        raise ValueError(f'config key {path}: expected {found}, got {value!r}')
+    if not nested or key in _OPEN:
+        try:
+            into[key] = ConfigDict(value) if nested else value
+        except TypeError:
+            kind = type(into[key]).__name__
+            raise ValueError(f'config key {path}: expected {kind}, got {value!r}') from None
+    else:
+        _merge(into[key], value, f'{path}.')

@@ -3,24 +3,22 @@
 import platform
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from tljax import loop, sharding, train
+from tljax import loop, sharding, train, workdir
+from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
 from tljax.data import streams as data
 from tljax.evaluation import classification
-from tljax.prepare import Prepared, prepare
-from tljax.types import unknown
-from tljax.workdir import MetricsFile, claim, read_json, write_json
-
-# selection -> the evaluation stream whose accuracy chooses the step; None: the last step
-SELECTIONS = {'last': None, 'validation': 'val', 'oracle': 'test'}
+from tljax.prepare import SELECTIONS, Prepared, prepare
+from tljax.workdir import MetricsFile, read_json, write_json
 
 
 def evaluator(prepared: Prepared) -> Callable:
@@ -55,80 +53,103 @@ def brief(scores: Mapping) -> dict:
 def run(config, directory: Path, command: str = '') -> dict:
     """Trains one run in its directory, or goes on with it; returns its results.
 
+    The directory belongs to this config only once everything in the config has proved possible:
+    after bad input the corrected config may use it.
+
     Raises:
       ValueError: bad input, with what was expected.
       FloatingPointError: a loss that is not finite.
       loop.Stopped: SIGTERM came; everything is saved.
     """
-    directory = claim(directory, config.to_dict())
+    directory, begun = Path(directory).absolute(), time.perf_counter()
+    whole = identity(config)
+    workdir.check(directory, whole)
     if (directory / 'results.json').exists():
         return read_json(directory / 'results.json')
-    begun = time.perf_counter()
-    checkpoints = Checkpoints(directory / 'checkpoints')
-    try:
+    with workdir.held(directory) if jax.process_index() == 0 else nullcontext():
+        workdir.check(directory, whole)  # again, now that nobody else writes
         prepared = prepare(config)
-        meta = checkpoints.latest()
-        metrics = MetricsFile(directory / 'metrics.jsonl', meta['step'] if meta else 0)
-        if meta:
-            say(f'{config.name}: going on from step {meta["step"]}')
+        workdir.claim(directory, whole)
         setup = time.perf_counter() - begun
-        fitted, scores = _fit(prepared, checkpoints, metrics)
-    finally:
-        checkpoints.close()
-    results = describe(prepared, fitted, scores, command) | {
-        'seconds': {
-            'setup': round(setup, 2),
-            'train': round(fitted.seconds, 2),
-            'total': round(time.perf_counter() - begun, 2),
+        fitted, scores = _fit(prepared, directory)
+        results = describe(prepared, fitted, scores, command) | {
+            'seconds': {
+                'setup': round(setup, 2),
+                'train': round(fitted.seconds, 2),
+                'total': round(time.perf_counter() - begun, 2),
+            }
         }
-    }
-    write_json(directory / 'results.json', results)
+        write_json(directory / 'results.json', results)
     return results
 
 
-def _fit(prepared: Prepared, checkpoints: Checkpoints, metrics: MetricsFile):
-    config, evaluate, stop = prepared.config, evaluator(prepared), []
-    latest: dict = {}
-    if config.selection not in SELECTIONS:
-        raise unknown('selection', config.selection, SELECTIONS)
-    stream = SELECTIONS[config.selection]
-    if stream and stream not in prepared.held:
-        raise ValueError(f'selection={config.selection} needs data.evaluate.{stream}')
+def identity(config, source: Mapping | None = None) -> dict:
+    """What a directory belongs to: a config, and as 'start' that of the run it starts from.
+
+    Args:
+      config: of the run.
+      source: the identity of the run it starts from, by default read from that run's directory.
+    """
+    file = Path(config.init['from']) / 'config.json'
+    if source is None and config.init['from'] and file.exists():
+        source = read_json(file)
+    return config.to_dict() | ({'start': source} if source else {})
+
+
+def _fit(prepared: Prepared, directory: Path):
+    """Fits and evaluates; until everything is on disk, SIGTERM is only noted."""
+    config, evaluate = prepared.config, evaluator(prepared)
+    stream, latest = SELECTIONS[config.selection], {}
 
     def scored(params, mutable, phase):
         latest.clear()
         latest.update(evaluate(params, mutable, phase))
         return brief(latest)
 
-    with Show(config.name, sum(p.steps for p in prepared.method.phases)) as show:
-
-        def record(line):
-            metrics.append(line)
-            show.evaluated(line)
-
+    with ExitStack() as stack:
+        stopping = stack.enter_context(_terminated())
+        checkpoints = stack.enter_context(closing(Checkpoints(directory / 'checkpoints')))
+        meta = checkpoints.latest()
+        if meta:
+            say(f'{config.name}: going on from step {meta["step"]}')
+        metrics = MetricsFile(directory / 'metrics.jsonl', meta['lines'] if meta else 0)
+        total = sum(phase.steps for phase in prepared.method.phases)
+        show = stack.enter_context(Show(config.name, total))
+        recorders = [metrics.append, show.evaluated]
+        if config.tensorboard:
+            start = meta['step'] + 1 if meta else 0
+            board = Board(directory / 'tensorboard', prepared.members.table, start)
+            recorders.append(stack.enter_context(closing(board)).append)
         calls = loop.Calls(
             evaluate=scored,
-            record=record,
+            record=lambda line: [record(line) for record in recorders],
             progress=show.step,
-            stopping=lambda: bool(stop),
+            stopping=stopping,
             score=(lambda s: np.asarray(s[stream]['accuracy'])) if stream else None,
         )
-        previous = signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
-        try:
-            fitted = loop.fit(
-                prepared.method,
-                prepared.streams,
-                prepared.members,
-                prepared.values,
-                checkpoints,
-                prepared.options,
-                calls,
-            )
-        finally:
-            signal.signal(signal.SIGTERM, previous)
+        fitted = loop.fit(
+            prepared.method,
+            prepared.streams,
+            prepared.members,
+            prepared.values,
+            checkpoints,
+            prepared.options,
+            calls,
+        )
     if stream or not latest:  # the selected state is not the last one evaluated
         latest = evaluate(fitted.params, fitted.mutable, prepared.method.phases[-1])
     return fitted, latest
+
+
+@contextmanager
+def _terminated() -> Iterator[Callable[[], bool]]:
+    """`came()`: whether SIGTERM came since; the signal does nothing else until the block ends."""
+    signals: list = []
+    previous = signal.signal(signal.SIGTERM, lambda *_: signals.append(True))
+    try:
+        yield lambda: bool(signals)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def describe(prepared: Prepared, fitted: loop.Fitted, scores: Mapping, command: str) -> dict:
@@ -141,6 +162,7 @@ def describe(prepared: Prepared, fitted: loop.Fitted, scores: Mapping, command: 
         'protocol': protocol(prepared),
         'command': command,
         'members': list(prepared.members.table),
+        'image': list(prepared.spec.image),
         'classes': list(prepared.spec.classes),
         'selection': config.selection,
         'step': np.asarray(fitted.step).tolist(),

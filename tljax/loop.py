@@ -98,9 +98,9 @@ class _Run:
         self.checkpoints, self.options = checkpoints, options
         meta = checkpoints.latest()
         self.resuming = meta is not None
-        meta = meta or {'step': 0, 'phase': 0, 'number': 0, 'recorded': 0, 'seconds': 0.0}
+        meta = meta or dict.fromkeys(('step', 'phase', 'number', 'recorded', 'lines', 'seconds'), 0)
         self.step, self.phase, self.number = meta['step'], meta['phase'], meta['number']
-        self.recorded, self.spent = meta['recorded'], meta['seconds']
+        self.recorded, self.lines, self.spent = meta['recorded'], meta['lines'], meta['seconds']
         self.started, self.pace = time.perf_counter(), 1
         self.best = _worst(values, len(members.table)) if calls.score else {}
 
@@ -123,7 +123,7 @@ class _Run:
             )
             count, before = min(stop - self.step, self.pace), time.perf_counter()
             state = program.run(state, self.step, count, feed)
-            train.check_finite(state, self.members)  # waits for the call
+            train.check_finite(state, self.members, phase)  # waits for the call
             self._set_pace(count, time.perf_counter() - before)
             self.step += count
             self.calls.progress(self.step, {'phase': phase.name})
@@ -145,7 +145,7 @@ class _Run:
         tally = {name: (np.asarray(v) / steps).tolist() for name, v in state.tally.items()}
         line = {'step': self.step, 'phase': program.phase.name, 'seconds': round(self.seconds, 3)}
         self.calls.record(line | {'train': tally} | scores)
-        self.recorded = self.step
+        self.recorded, self.lines = self.step, self.lines + 1
         if self.calls.score:
             self.best = _better(self.best, state, jnp.asarray(self.calls.score(scores)), self.step)
         state = program.cleared(state.params, state.mutable, state.optimizers)
@@ -161,7 +161,7 @@ class _Run:
             )
         self.number += 1
         model, training = _items(state, self.best)
-        meta = {'step': self.step, 'phase': self.phase, 'recorded': self.recorded}
+        meta = {name: getattr(self, name) for name in ('step', 'phase', 'recorded', 'lines')}
         self.checkpoints.save(self.number, model, training, meta | {'seconds': self.seconds})
 
     def restore(self, program: Program) -> TrainState:

@@ -31,8 +31,8 @@ def nested(leaves: Mapping[str, PyTree]) -> PyTree:
 
 
 def _regex(glob: str) -> re.Pattern:
-    parts = re.split(r'(\*\*|\*|\?)', glob.strip('/'))
-    wild = {'**': '.*', '*': '[^/]*', '?': '[^/]'}
+    parts = re.split(r'((?<![^/])\*\*/|\*\*|\*|\?)', glob.strip('/'))
+    wild = {'**/': '(.*/)?', '**': '.*', '*': '[^/]*', '?': '[^/]'}
     # A pattern that names a module means everything below it.
     return re.compile(''.join(wild.get(p, re.escape(p)) for p in parts) + '(/.*)?')
 
@@ -55,17 +55,25 @@ def select(tree: PyTree, pattern: str) -> frozenset[str]:
 
     A pattern is alternatives joined by '|'. Each is a path or the beginning of one, at whole
     segments: 'encoder' means all below it. '*' stands for anything inside one segment, '**' for
-    any number of segments, and '!' in front takes away what the alternatives before it named:
-    'encoder|head|!encoder/stem|!**/bias'. The empty pattern names nothing.
+    any number of segments, '?' for one character, and '!' in front takes away what the
+    alternatives before it named: 'encoder|head|!encoder/stem|!**/bias'. The empty pattern names
+    nothing.
 
     Raises:
-      ValueError: an alternative matches nothing; the message lists the nearest paths.
+      ValueError: an alternative matches nothing, and the message lists the nearest paths; or all
+        that was named is taken away again.
     """
-    leaves = paths(tree)
-    for part in _alternatives(pattern):
+    leaves, parts = paths(tree), _alternatives(pattern)
+    for part in parts:
         if not any(matches(leaf, part.lstrip('!')) for leaf in leaves):
             raise ValueError(_nothing(part, pattern, leaves))
-    return frozenset(leaf for leaf in leaves if matches(leaf, pattern))
+    chosen = frozenset(leaf for leaf in leaves if matches(leaf, pattern))
+    if parts and not chosen:
+        raise ValueError(
+            f"pattern {pattern!r}: nothing is left, for '!' only takes away from what is named "
+            "before it, as in '**|!head'"
+        )
+    return chosen
 
 
 def _nothing(part: str, pattern: str, leaves: list[str]) -> str:

@@ -2,19 +2,22 @@
 
 import itertools
 from collections.abc import Mapping
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from tljax import initial, methods, optimizers, partition, prefix, sharding, train
-from tljax.data import augment, sources
+from tljax import board, initial, methods, optimizers, partition, prefix, sampling, sharding, train
+from tljax.data import augment, decode, sources
 from tljax.data import streams as data
 from tljax.methods.networks import encoder
 from tljax.program import Options
 from tljax.train import Members
 from tljax.types import Method, PyTree, Spec, unknown
+
+# selection -> the evaluation stream whose accuracy chooses the step; None: the last step
+SELECTIONS = {'last': None, 'validation': 'val', 'oracle': 'test'}
 
 
 class Prepared(NamedTuple):
@@ -33,6 +36,7 @@ class Prepared(NamedTuple):
 
 def prepare(config) -> Prepared:
     """Raises ValueError for whatever in the config cannot be, before anything is computed."""
+    check_choices(config)
     members, options = members_of(config), options_of(config)
     streams = training_streams(config, members)
     for stream in streams.values():
@@ -40,6 +44,9 @@ def prepare(config) -> Prepared:
     held = held_out_streams(config, members)
     spec = spec_of(streams, held)
     method = build_method(config, spec)
+    for stream in streams.values():
+        steps = sum(phase.steps for phase in method.phases)
+        sampling.check_range(steps, stream.batch, stream.name)
     values = initial.drawn(method, spec, members.seed)
     if config.init['from']:
         values = initial.load(values, members.table, config)
@@ -56,19 +63,58 @@ def prepare(config) -> Prepared:
     return Prepared(config, members, streams, held, spec, method, values, table, options)
 
 
+def check_choices(config) -> None:
+    """What can be told from the config alone, before any data is read.
+
+    Raises:
+      ValueError: a name that nothing has, or a number that cannot be.
+    """
+    for kind, name, known in (
+        ('method', config.method, methods.METHODS),
+        ('selection', config.selection, SELECTIONS),
+        ('lifting', config.lifting, ('auto', 'vmap', 'map')),
+        ('sharding.parameters', config.sharding.parameters, ('replicated', 'fsdp')),
+    ):
+        if name not in known:
+            raise unknown(kind, name, known)
+    stream = SELECTIONS[config.selection]
+    if stream and stream not in config.data.evaluate:
+        raise ValueError(f'selection={config.selection} needs data.evaluate.{stream}')
+    least = {('steps',): 0, ('evaluate_every',): 0, ('save_every',): 0, ('block',): 1}
+    for name in config.data.streams:
+        least['data', 'streams', name, 'batch'] = 1
+        least['data', 'streams', name, 'labels_per_class'] = 0
+    for path, low in least.items():
+        value = reduce(lambda tree, key: tree[key], path, config)
+        if value < low:
+            raise ValueError(f'{".".join(path)} is {value}; expected {low} or more')
+    if config.tensorboard:
+        board.writer_class()
+    for place in ('streams', 'evaluate'):
+        if not config.data[place]:
+            raise ValueError(f'data.{place} is empty; expected one or more streams')
+
+
 def members_of(config) -> Members:
     """Every combination of the values in config.members, or the one member of config.seed.
 
     Raises:
-      ValueError: an axis that is neither seed, labels_per_class nor a hyper-parameter.
+      ValueError: an axis that is neither seed, labels_per_class nor a hyper-parameter, or a value
+        that cannot be.
     """
-    axes = {'seed': (config.seed,)} | {name: tuple(v) for name, v in config.members.items()}
+    axes = {'seed': (config.seed,), **config.members}
     known = ['seed', 'labels_per_class', *config.hparams]
     for name, values in axes.items():
         if name not in known:
             raise unknown('member axis', name, known)
-        if not values or len(set(values)) < len(values):
+        if not isinstance(values, tuple | list) or not values or len(set(values)) < len(values):
             raise ValueError(f'members.{name}={values}: expected one or more different values')
+        whole = name not in config.hparams
+        for value in values:
+            fits = isinstance(value, int if whole else int | float)
+            if not fits or (whole and not 0 <= value < 2**32):
+                kind = 'whole numbers in 0..2^32-1' if whole else 'numbers'
+                raise ValueError(f'members.{name}={values}: expected {kind}')
     table = tuple(dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values()))
     hp = {
         name: np.asarray([member.get(name, value) for member in table], np.float32)
@@ -91,17 +137,23 @@ def options_of(config) -> Options:
     )
 
 
-def _load(config, stream: Mapping) -> sources.Source:
-    wanted = encoder(config).input
-    return sources.load(
-        stream['dataset'],
-        stream['split'],
-        size=config.data.size or wanted.size,
-        channels=config.data.channels or wanted.channels,
-        fit=config.data.fit,
-        classes=tuple(stream['classes']) or None,
-        data_dir=config.data.data_dir or None,
-    )
+def pixels_of(config) -> decode.Pixels:
+    """What every image is made into: what data.size and data.channels say, or the net declares."""
+    wanted, data = encoder(config).input, config.data
+    return decode.Pixels(data.size or wanted.size, data.channels or wanted.channels, data.fit)
+
+
+def _load(config, name: str, stream: Mapping) -> sources.Source:
+    try:
+        return sources.load(
+            stream['dataset'],
+            stream['split'],
+            **pixels_of(config)._asdict(),
+            classes=tuple(stream['classes']) or None,
+            data_dir=config.data.data_dir or None,
+        )
+    except ValueError as error:
+        raise ValueError(f'stream {name!r}: {error}') from error
 
 
 def training_streams(config, members: Members) -> dict[str, data.Stream]:
@@ -115,7 +167,7 @@ def training_streams(config, members: Members) -> dict[str, data.Stream]:
     few = few or {name for name, stream in wanted.items() if stream.labelled}
     streams = {}
     for name, one in wanted.items():
-        source = _load(config, one)
+        source = _load(config, name, one)
         labels = [
             member.get('labels_per_class', one.labels_per_class) if name in few else 0
             for member in members.table
@@ -132,7 +184,7 @@ def held_out_streams(config, members: Members) -> dict[str, data.Stream]:
     """The streams to evaluate on: all of them, in order, the same for every member."""
     streams, none = {}, [0] * len(members.table)
     for name, wanted in config.data.evaluate.items():
-        source = _load(config, wanted)
+        source = _load(config, name, wanted)
         stream = data.Stream(name, source, *data.select(source, none, none), config.block)
         streams[name] = data.resident(stream, config.data.resident_mb)
     return streams
@@ -162,8 +214,6 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
 
 def build_method(config, spec: Spec) -> Method:
     """The config's method for these data."""
-    if config.method not in methods.METHODS:
-        raise unknown('method', config.method, methods.METHODS)
     optimizer = partial(optimizers.build, config.optimizer)
     return methods.METHODS[config.method](config, spec, optimizer)
 

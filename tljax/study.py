@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from tljax import config as configs
-from tljax import experiment, report, verdict
+from tljax import experiment, report, verdict, workdir
 from tljax.console import CONSOLE, say
+from tljax.evaluation.classification import METRICS
 from tljax.types import unknown
-from tljax.workdir import claim, write_json
 
 
 def run(config, directory: Path, command: str = '') -> dict:
     """Trains a run, or all runs of a study, and writes the report; returns the results."""
-    directory = Path(directory).absolute()
+    directory, config = Path(directory).absolute(), configs.checked(config)
     if not config.runs:
         results = experiment.run(config, directory, command)
         say(f'{config.name}: {_summary(results)}')
@@ -23,12 +23,19 @@ def run(config, directory: Path, command: str = '') -> dict:
 
 
 def _study(config, directory: Path, command: str) -> dict:
-    directory = claim(directory, config.to_dict())
-    arms, compare = {}, config.compare
-    for name, one in _in_order(config):
-        if one.init['from'] in config.runs:
+    runs, arms, compare = _in_order(config), {}, config.compare
+    _check_comparison(compare, runs)
+    # Every run looks after its own directory: a study that is corrected or added to keeps the runs
+    # that the change leaves as they were.
+    identities: dict[str, dict] = {}
+    for name, one in runs.items():
+        identities[name] = experiment.identity(one, identities.get(one.init['from']))
+    workdir.check_study(directory, identities)
+    for name, one in runs.items():
+        if one.init['from'] in runs:
             one.init['from'] = str(directory / one.init['from'])
         arms[name] = experiment.run(one, directory / name, command)
+        workdir.claim(directory, config.to_dict())
         say(f'{name}: {_summary(arms[name])}')
     compared = {name: arms[name] for name in compare.arms}
     rows = verdict.compare(compared, compare.baseline, compare.stream, compare.metric)
@@ -44,12 +51,25 @@ def _study(config, directory: Path, command: str) -> dict:
         'metric': compare.metric,
         'comparison': rows,
     }
-    write_json(directory / 'results.json', results)
+    workdir.write_json(directory / 'results.json', results)
     CONSOLE.print(verdict.format_table(rows, compare.metric))
     return results
 
 
-def _in_order(config) -> list[tuple[str, Any]]:
+def _check_comparison(compare, runs) -> None:
+    """Refuses before training what could not be compared after it."""
+    if not compare.arms:
+        raise ValueError(f'compare.arms is empty; name some of the runs {", ".join(runs)}')
+    if compare.baseline not in compare.arms:
+        raise unknown('arm in compare.baseline', compare.baseline, compare.arms)
+    if compare.metric not in METRICS:
+        raise unknown('metric in compare.metric', compare.metric, METRICS)
+    for name in compare.arms:
+        if compare.stream not in runs[name].data.evaluate:
+            raise unknown(f'stream of run {name!r}', compare.stream, runs[name].data.evaluate)
+
+
+def _in_order(config) -> dict[str, Any]:
     """The runs of a study, each after the one that it starts from, else as `arms` has them."""
     whole = {name: configs.merged(config, config.runs[name]) for name in config.runs}
     order: dict[str, Any] = {}
@@ -68,7 +88,7 @@ def _in_order(config) -> list[tuple[str, Any]]:
         visit(name)
     for name, one in order.items():
         one.update({'name': name})
-    return list(order.items())
+    return order
 
 
 def _summary(results: dict) -> str:

@@ -66,8 +66,15 @@ def owners(phase: Phase, params: Params) -> dict[str, frozenset[str]]:
     """Player name -> the parameter paths it moves.
 
     Raises:
-      ValueError: a pattern matches nothing, or players of a simultaneous phase overlap.
+      ValueError: a pattern matches nothing, players of a simultaneous phase overlap, or different
+        players share a name.
     """
+    for player in phase.players:
+        if any(p.name == player.name and p != player for p in phase.players):
+            raise ValueError(
+                f'phase {phase.name!r} has two players named {player.name!r}; names keep their '
+                'optimizers apart'
+            )
     owned = {p.name: partition.select(params, p.trains) for p in phase.players}
     if phase.simultaneous:
         seen: dict[str, str] = {}
@@ -205,22 +212,27 @@ def make_call(step: Callable, draw: Callable, loop: bool) -> Callable:
     return call
 
 
-def check_finite(state: TrainState, members: Members) -> None:
+def check_finite(state: TrainState, members: Members, phase: Phase) -> None:
     """Stops a run whose loss is not a number.
 
     Raises:
-      FloatingPointError: names the first step, the player and the member.
+      FloatingPointError: names the first step, the first player in it and the member.
     """
-    for player, steps in state.bad.items():
-        steps = np.asarray(steps)
-        if (steps >= 0).any():
-            first = int(np.argmin(np.where(steps >= 0, steps, np.iinfo(np.int32).max)))
-            who = dict(members.table[first])
-            of = f' in member {first} of {len(steps)} ({who})' if len(steps) > 1 else ''
-            raise FloatingPointError(
-                f'the loss of player {player!r} is not finite at step {int(steps[first])}{of}; '
-                'the last checkpoint before it is kept. Lower hparams.rate, or set optimizer.clip'
-            )
+    names = list(dict.fromkeys(player.name for player in phase.players))
+    if not names:
+        return
+    steps = np.stack([np.asarray(state.bad[name]) for name in names])
+    steps = np.where(steps < 0, np.iinfo(np.int32).max, steps)
+    player, member = np.unravel_index(np.argmin(steps), steps.shape)
+    # Players in turn: the later ones of a step are lost because of the first.
+    if steps[player, member] < np.iinfo(np.int32).max:
+        count, who = len(members.table), dict(members.table[member])
+        of = f' in member {member} of {count} ({who})' if count > 1 else ''
+        raise FloatingPointError(
+            f'the loss of player {names[player]!r} is not finite at step {steps[player, member]}'
+            f'{of}; the last checkpoint before it is kept. Lower hparams.rate, or set '
+            'optimizer.clip'
+        )
 
 
 def boundaries(method: Method) -> list[int]:

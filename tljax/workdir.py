@@ -1,28 +1,50 @@
 """A run's directory: claimed for one config, its files written whole or not at all.
 
-config.json    the full config
+config.json    the full config; under 'start' that of the run it starts from
 metrics.jsonl  a line per evaluation
 results.json   final numbers with members, seeds and protocol
 checkpoints/   Orbax
 report.html    one self-contained page
 """
 
+import contextlib
+import fcntl
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 # Keys that may differ between the calls of one run: they change when things happen and where,
-# not what is computed.
-FREE = ('save_every', 'tensorboard', 'sharding', 'block', 'data.data_dir', 'data.workers')
+# not what is computed. The run that another starts from is known by its config, not by its place.
+FREE = (
+    *('save_every', 'tensorboard', 'sharding', 'block'),
+    *('data.data_dir', 'data.workers', 'init.from'),
+)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes atomically: a reader sees the old file or the new one."""
+    """Writes atomically, if there is anything new: a reader sees the old file or the new one."""
+    text = _dumps(value, indent=1) + '\n'
+    if path.exists() and path.read_text() == text:
+        return
     draft = path.with_name(f'.{path.name}.{os.getpid()}')
-    draft.write_text(json.dumps(value, indent=1) + '\n')
+    draft.write_text(text)
     draft.replace(path)
+
+
+def _dumps(value: Any, **options) -> str:
+    """JSON proper, in which numbers that are not finite are null."""
+
+    def plain(value):
+        if isinstance(value, Mapping):
+            return {key: plain(one) for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(value), allow_nan=False, **options)
 
 
 def read_json(path: Path) -> Any:
@@ -35,37 +57,82 @@ def read_json(path: Path) -> Any:
         raise ValueError(f'{path} is not valid JSON: {error}') from None
 
 
-def claim(directory: Path, config: Mapping) -> Path:
-    """Makes the directory this config's, or finds that it already is.
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Makes a run's directory and keeps other processes out of it until the block ends.
 
     Raises:
-      ValueError: it cannot be written, holds other files, or belongs to another config.
+      ValueError: it cannot be written, or another process trains in it.
     """
-    directory = Path(directory).absolute()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f'.writable.{os.getpid()}'
-        probe.touch()
-        probe.unlink()
+        lock = (directory / '.lock').open('a')
     except OSError as error:
         raise ValueError(
             f'workdir {directory} cannot be written ({error.strerror}); choose another --workdir'
         ) from None
-    config, path = json.loads(json.dumps(config)), directory / 'config.json'
-    if not path.exists():
-        strangers = sorted(p.name for p in directory.iterdir() if not p.name.startswith('.'))
-        if strangers:
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise ValueError(
-                f'workdir {directory} is not a run directory: it holds {", ".join(strangers[:5])} '
-                'and no config.json; choose an empty or a new one'
-            )
-    elif differences := _differences(read_json(path), config):
+                f'workdir {directory} is in use by another process; wait for it, or choose another '
+                '--workdir'
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def check(directory: Path, config: Mapping) -> None:
+    """Refuses a directory that is not this config's to use.
+
+    Raises:
+      ValueError: it holds other files, or a run of another config.
+    """
+    path = directory / 'config.json'
+    if not path.exists():
+        _refuse(directory, [p.name for p in directory.glob('[!.]*')])
+    elif differences := _differences(read_json(path), _jsonable(config)):
         raise ValueError(
             f'workdir {directory} belongs to a run of another config; choose another --workdir, '
             'or delete it to start over. First differences:\n' + '\n'.join(differences[:5])
         )
-    write_json(path, config)
-    return directory
+
+
+def check_study(directory: Path, runs: Mapping[str, Mapping]) -> None:
+    """The same for a study, whose runs have a folder and a config each.
+
+    Raises:
+      ValueError: it holds a single run, other runs, or a run of another config.
+    """
+    path = directory / 'config.json'
+    if not path.exists():
+        _refuse(directory, [p.name for p in directory.glob('[!.]*') if p.name not in runs])
+    elif not read_json(path).get('runs'):
+        raise ValueError(f'workdir {directory} belongs to a single run; choose another --workdir')
+    else:
+        folders = [p.parent.name for p in directory.glob('*/config.json')]
+        _refuse(directory, [name for name in folders if name not in runs])
+    for name, config in runs.items():
+        check(directory / name, config)
+
+
+def _refuse(directory: Path, strangers: Iterable[str]) -> None:
+    if strangers := sorted(strangers):
+        raise ValueError(
+            f'workdir {directory} holds {", ".join(strangers[:5])}, of which this config knows '
+            'nothing; choose an empty or a new one'
+        )
+
+
+def claim(directory: Path, config: Mapping) -> None:
+    """Makes a directory this config's; `check` comes before."""
+    write_json(directory / 'config.json', _jsonable(config))
+
+
+def _jsonable(config: Mapping) -> dict:
+    return json.loads(json.dumps(config))
 
 
 def _differences(old: Mapping, new: Mapping) -> list[str]:
@@ -88,18 +155,18 @@ def _leaves(tree: Any, prefix: str = '') -> dict[str, Any]:
 
 
 class MetricsFile:
-    """metrics.jsonl: appended to, and cut back to a checkpoint's step on resume."""
+    """metrics.jsonl: appended to, and cut back to a checkpoint's number of lines on resume."""
 
-    def __init__(self, path: Path, step: int):
+    def __init__(self, path: Path, lines: int):
         self.path = path
-        kept = [line for line in _lines(path) if line['step'] <= step] if step else []
+        kept = _lines(path)[:lines]
         draft = path.with_name(f'.{path.name}.{os.getpid()}')
         draft.write_text(''.join(json.dumps(line) + '\n' for line in kept))
         draft.replace(path)
 
     def append(self, record: Mapping) -> None:
         with self.path.open('a') as file:
-            file.write(json.dumps(record) + '\n')
+            file.write(_dumps(record) + '\n')
 
 
 def _lines(path: Path) -> list[dict]:

@@ -33,7 +33,9 @@ def test_lossless_images_come_through_unchanged():
 
 def test_grey_to_rgb_and_back():
     grey = noise(4, 4)
-    np.testing.assert_array_equal(decoded(Image.fromarray(grey), channels=3), grey[..., None].repeat(3, 2))
+    np.testing.assert_array_equal(
+        decoded(Image.fromarray(grey), channels=3), grey[..., None].repeat(3, 2)
+    )
     red = decoded(Image.new('RGB', (2, 2), (255, 0, 0)), channels=1)
     assert red.shape == (2, 2, 1)
     assert (red == 76).all()  # 0.299 * 255
@@ -55,7 +57,11 @@ def test_float_and_32_bit_images():
 
 
 def test_palette_bits_cmyk_and_alpha():
-    assert decoded(Image.new('RGB', (2, 2), (10, 200, 30)).quantize(4))[0, 0].tolist() == [10, 200, 30]
+    assert decoded(Image.new('RGB', (2, 2), (10, 200, 30)).quantize(4))[0, 0].tolist() == [
+        10,
+        200,
+        30,
+    ]
     assert decoded(Image.new('1', (2, 2), 1))[0, 0].tolist() == [255]
     cmyk = decoded(Image.new('CMYK', (8, 8), (255, 0, 255, 0)), 'JPEG')
     assert abs(cmyk[0, 0].astype(int) - [0, 255, 0]).max() < 12
@@ -134,9 +140,15 @@ def broken_png():
     ('data', 'message'),
     [
         (b'', r'^pets/a.jpg: is empty \(0 bytes\); restore or remove it'),
-        (b'hello, world', r"^pets/a.jpg: is no image that Pillow can read \(it begins with 'hello,"),
+        (
+            b'hello, world',
+            r"^pets/a.jpg: is no image that Pillow can read \(it begins with 'hello,",
+        ),
         (b'\xff\xd8\xff\xe0' + b'\x00' * 30, r'^pets/a.jpg: is'),
-        (encoded(Image.fromarray(noise(40, 40, 3)), 'JPEG')[:500], r'^pets/a.jpg: is truncated or d'),
+        (
+            encoded(Image.fromarray(noise(40, 40, 3)), 'JPEG')[:500],
+            r'^pets/a.jpg: is truncated or d',
+        ),
         (encoded(Image.fromarray(noise(40, 40, 3)))[:500], r'^pets/a.jpg: is truncated or damaged'),
         (broken_png(), r'^pets/a.jpg: is truncated or damaged'),
     ],

@@ -86,9 +86,17 @@ def test_relative_paths_start_at_data_dir(pool):
 def test_sizes_that_differ_need_a_size(pool):
     Image.new('RGB', (9, 9)).save(pool / 'cat' / 'odd.png')
     source = load(pool, 'all')
-    with pytest.raises(ValueError, match=r'odd.png: is 9x9, but the first image is 6x4; give a size'):
+    with pytest.raises(
+        ValueError, match=r'odd.png: is 9x9, but the first image is 6x4; give a size'
+    ):
         sources.arrays(source)
     assert sources.arrays(load(pool, 'all', size=5)).shape == (16, 5, 5, 3)
+
+
+def test_grey_files_among_coloured_ones_become_rgb_unless_asked(pool):
+    Image.new('L', (6, 4), 9).save(pool / 'ant' / '2.png')
+    assert sources.arrays(load(pool, 'all')).shape == (15, 4, 6, 3)
+    assert sources.arrays(load(pool, 'all', channels=1)).shape == (15, 4, 6, 1)
 
 
 def test_corrupt_file_is_named_by_arrays(pool):
@@ -99,14 +107,18 @@ def test_corrupt_file_is_named_by_arrays(pool):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(ValueError, match='nowhere: there is no such folder; expected one with a sub'):
+    with pytest.raises(
+        ValueError, match='nowhere: there is no such folder; expected one with a sub'
+    ):
         load(tmp_path / 'nowhere')
 
 
 def test_empty_class_folder(pool):
     (pool / 'bee').mkdir()
     (pool / 'bee' / 'readme.txt').touch()
-    with pytest.raises(ValueError, match=r'bee: holds no image files; fill the class folder or rem'):
+    with pytest.raises(
+        ValueError, match=r'bee: holds no image files; fill the class folder or rem'
+    ):
         load(pool)
 
 
@@ -118,7 +130,7 @@ def test_no_class_folders(tmp_path):
 
 def test_one_class_only(tmp_path):
     fill(tmp_path / 'cat', 3)
-    with pytest.raises(ValueError, match="has the one class 'cat'; expected .* two or more"):
+    with pytest.raises(ValueError, match=r"has the one class 'cat'; expected .* two or more"):
         load(tmp_path)
 
 
@@ -126,7 +138,9 @@ def test_split_folder_with_a_class_of_its_own(tmp_path):
     for name in 'ab':
         fill(tmp_path / 'train' / name, 2)
     fill(tmp_path / 'val' / 'c', 2)
-    with pytest.raises(ValueError, match=r"val/c: class 'c' is not in .*train, whose classes are a, b"):
+    with pytest.raises(
+        ValueError, match=r"val/c: class 'c' is not in .*train, whose classes are a, b"
+    ):
         load(tmp_path)
 
 

@@ -57,7 +57,10 @@ def test_one_pool_is_divided_and_keeps_its_order(write):
     assert np.bincount(test.labels).tolist() == [2] * 5
     assert len(train.labels) == 40
     assert train.classes == tuple('01234')
-    kept = [np.flatnonzero((image == source.fetch(0)[..., 0]).all((1, 2)))[0] for source in (train, test)]
+    kept = [
+        np.flatnonzero((image == source.fetch(0)[..., 0]).all((1, 2)))[0]
+        for source in (train, test)
+    ]
     assert kept[0] != kept[1]
     np.testing.assert_array_equal(train.fetch(0)[..., 0], image[kept[0]])
 
@@ -98,7 +101,10 @@ def test_floats_bools_and_wide_integers_become_bytes(write):
             {'label': np.array([0, 1, 7, 9]), 'classes': np.array(['a', 'b'])},
             r'set.npz: row 2 has the label 7; labels must be in 0..1, as it has 2 classes',
         ),
-        ({'label': np.array([0, 1])}, r'labels are int64 of shape \[2\]; expected whole numbers \[4\]'),
+        (
+            {'label': np.array([0, 1])},
+            r'labels are int64 of shape \[2\]; expected whole numbers \[4\]',
+        ),
         ({'label': np.array([0, 1, 0.5, 1])}, r'labels are float64 of shape \[4\]'),
         ({'label': np.zeros(4, int)}, 'has only the class 0; expected two or more'),
         (
@@ -106,12 +112,21 @@ def test_floats_bools_and_wide_integers_become_bytes(write):
             r'float64 images have values in \[3.5, 3.5\]; .* floats in \[0, 1\]',
         ),
         ({'image': np.full((4, 2, 2), np.nan)}, r'values in \[nan, nan\]'),
-        ({'image': np.full((4, 2, 2), 900, np.uint16)}, r'uint16 images have values in \[900, 900\]'),
+        (
+            {'image': np.full((4, 2, 2), 900, np.uint16)},
+            r'uint16 images have values in \[900, 900\]',
+        ),
         ({'image': np.full((4, 2, 2), -1)}, r'values in \[-1, -1\]'),
-        ({'image': np.zeros((4, 2), np.uint8)}, r'images have shape \[4, 2\]; expected \[N, H, W\]'),
+        (
+            {'image': np.zeros((4, 2), np.uint8)},
+            r'images have shape \[4, 2\]; expected \[N, H, W\]',
+        ),
         ({'image': np.zeros((4, 2, 2, 7), np.uint8)}, r'shape \[4, 2, 2, 7\]'),
         ({'image': np.array([['a'], ['b']])[:, None]}, 'dtype <U1; expected uint8 or floats'),
-        ({'image': np.array([None] * 4)}, r"can't be read as .npz \(Object arrays cannot be loaded"),
+        (
+            {'image': np.array([None] * 4)},
+            r"can't be read as .npz \(Object arrays cannot be loaded",
+        ),
     ],
 )
 def test_bad_arrays(write, arrays, message):
@@ -128,7 +143,9 @@ def test_bad_label_names_its_split(write):
 
 
 def test_other_arrays_are_listed(write):
-    with pytest.raises(ValueError, match=r'expected the arrays image and label, .* pics \[4, 2, 2\]'):
+    with pytest.raises(
+        ValueError, match=r'expected the arrays image and label, .* pics \[4, 2, 2\]'
+    ):
         load(write(pics=images(4, 2, 2), label=np.arange(4)))
 
 

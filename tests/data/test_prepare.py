@@ -73,7 +73,7 @@ def test_other_file_format_is_told_by_both(tmp_path):
     content = json.loads(info.read_text())
     content['fileFormat'] = 'tfrecord'
     info.write_text(json.dumps(content))
-    with pytest.raises(RuntimeError, match='holds toy_colours as tfrecord; .* another --data_dir'):
+    with pytest.raises(RuntimeError, match=r'holds toy_colours as tfrecord; .* another --data_dir'):
         prepare.prepare('toy_colours', str(tmp_path))
     with pytest.raises(ValueError, match='is prepared as tfrecord, which needs TensorFlow') as told:
         sources.load('tfds:toy_colours', data_dir=str(tmp_path))

@@ -69,7 +69,7 @@ def test_bad_image_comes_out_as_told(digits):
     def fetch(row):
         raise ValueError('cat/3.jpg: is truncated or damaged')
 
-    with pytest.raises(ValueError, match='cat/3.jpg: is truncated'):
+    with pytest.raises(ValueError, match=r'cat/3.jpg: is truncated'):
         list(reader.batches(digits._replace(fetch=fetch), rows_at, 0, 2, threads=4))
 
 

@@ -11,11 +11,13 @@ def rows(split, sizes=SIZES):
     return [(name, int(r[0]), int(r[-1]) + 1) for name, r in splits.parse(split, sizes) if len(r)]
 
 
-@pytest.mark.parametrize(
-    'split',
-    'train train[:10%] train[33%:66%] train[-7%:] train[:-7%] train[12.5%:] test[:5%]+train[-3:] '
-    'train[:100]+train[200:300] train[5:-5] train[50%:]+validation all test[49%:51%]'.split(),
-)
+ALIKE = """
+train  train[:10%]  train[33%:66%]  train[-7%:]  train[:-7%]  train[12.5%:]  train[5:-5]  all
+test[:5%]+train[-3:]  train[:100]+train[200:300]  train[50%:]+validation  test[49%:51%]
+"""
+
+
+@pytest.mark.parametrize('split', ALIKE.split())
 def test_same_rows_as_tfds(split):
     infos = {
         name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)

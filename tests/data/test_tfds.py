@@ -58,15 +58,32 @@ def test_own_set_of_any_feature_names(toy_dir):
     assert sources.arrays(validation).shape == (3, 2, 2, 3)
 
 
-def test_records_that_are_too_many_to_keep_are_read_one_by_one(toy_dir, monkeypatch):
-    kept = sources.load('tfds:toy_colours', 'train[3:9]', data_dir=toy_dir)
+@pytest.fixture
+def large(monkeypatch):
+    """The toys as if they were too large to keep in memory."""
     monkeypatch.setattr(tfds, '_KEEP_BYTES', 100)
     monkeypatch.setattr(tfds, '_CHUNK', 4)
+
+
+def test_records_that_are_too_many_to_keep_are_read_one_by_one(toy_dir, request):
+    kept = sources.load('tfds:toy_colours', 'train[3:9]', data_dir=toy_dir)
+    request.getfixturevalue('large')
     read = sources.load('tfds:toy_colours', 'train[3:9]', data_dir=toy_dir)
     np.testing.assert_array_equal(kept.labels, read.labels)
     np.testing.assert_array_equal(sources.arrays(kept), sources.arrays(read))
     again = pickle.loads(pickle.dumps(read))
     np.testing.assert_array_equal(again.fetch(2), read.fetch(2))
+
+
+def test_labels_of_a_large_split_are_read_once(tmp_path, large):
+    prepare.prepare('toy_colours', str(tmp_path))
+    load = lambda split: sources.load('tfds:toy_colours', split, data_dir=str(tmp_path))
+    first = load('train')
+    assert [p.name for p in tmp_path.rglob('*.npy')] == ['.train.colour.npy']
+    again, some = load('train'), load('train[4:7]')
+    np.testing.assert_array_equal(first.labels, again.labels)
+    np.testing.assert_array_equal(first.labels[4:7], some.labels)
+    np.testing.assert_array_equal(first.fetch(5), some.fetch(1))
 
 
 def test_data_dir_by_environment(toy_dir, monkeypatch):
@@ -84,7 +101,7 @@ def test_not_prepared_says_how(toy_dir):
 
 
 def test_version_not_prepared(toy_dir):
-    with pytest.raises(ValueError, match='tfds:toy_colours:2.0.0 is not prepared in'):
+    with pytest.raises(ValueError, match=r'tfds:toy_colours:2.0.0 is not prepared in'):
         sources.load('tfds:toy_colours:2.0.0', data_dir=toy_dir)
 
 
@@ -115,7 +132,9 @@ def test_newest_version_and_configurations(tmp_path):
     assert tfds.find('a', tmp_path).name == '1.10.0'
     assert tfds.find('a:1.2.0', tmp_path).name == '1.2.0'
     assert tfds.find('b', tmp_path) == tfds.find('b/x', tmp_path) == tmp_path / 'b' / 'x' / '1.0.0'
-    with pytest.raises(ValueError, match='several configurations; name one of them: tfds:c/x, tfds:c'):
+    with pytest.raises(
+        ValueError, match='several configurations; name one of them: tfds:c/x, tfds:c'
+    ):
         tfds.find('c', tmp_path)
 
 

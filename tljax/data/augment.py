@@ -96,12 +96,12 @@ def color(brightness: float, contrast: float = 0.0, saturation: float = 0.0) -> 
     Contrast moves away from the image's mean grey, saturation from each pixel's grey (which changes
     nothing in grey images). Values are clipped to [0, 1] at the end.
     """
-    ranges = jnp.array([brightness, contrast, saturation])
-    for name, value in zip(('brightness', 'contrast', 'saturation'), ranges.tolist(), strict=True):
+    ranges = {'brightness': brightness, 'contrast': contrast, 'saturation': saturation}
+    for name, value in ranges.items():
         _within('color', name, value, 1)
 
     def augment(key, images):
-        factor = 1 + (2 * _draw(key, images, 3) - 1) * ranges
+        factor = 1 + (2 * _draw(key, images, 3) - 1) * jnp.array(list(ranges.values()))
         light, contrast, saturation = (_spread(factor[:, i]) for i in range(3))
         images = images * light
         mean = _grey(images).mean((1, 2), keepdims=True)
@@ -204,7 +204,8 @@ def _grey(images: Array) -> Array:
     """Luma [N, H, W, 1] (ITU-R BT.601, as Pillow's)."""
     if images.shape[-1] != 3:
         return images.mean(-1, keepdims=True)
-    return images @ jnp.array([[0.299], [0.587], [0.114]], images.dtype)
+    weights = jnp.array([[0.299], [0.587], [0.114]], images.dtype)
+    return jnp.matmul(images, weights, precision='highest')  # accelerators would round it
 
 
 def _cut(image: Array, corner: Array, shape: tuple[int, int, int]) -> Array:

@@ -70,9 +70,9 @@ def from_bytes(data: bytes, name: str, pixels: Pixels) -> np.ndarray:
                 # long as at least twice the asked pixels are left for the antialiased resize.
                 side = math.ceil(2 * pixels.size / (_share(pixels.fit) or 1))
                 image.draft(None, (side, side))
+            image.load()
             if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 image = ImageOps.exif_transpose(image)
-            return from_image(image, name, pixels)
     except UnidentifiedImageError:
         start = data[:12].decode('ascii', 'replace')
         raise ValueError(
@@ -81,10 +81,11 @@ def from_bytes(data: bytes, name: str, pixels: Pixels) -> np.ndarray:
         ) from None
     except Image.DecompressionBombError as error:
         raise ValueError(f'{name}: is too large ({error}); shrink or remove it') from None
-    except (OSError, SyntaxError, EOFError, IndexError, TypeError, MemoryError) as error:
+    except Exception as error:  # on damaged data, Pillow's decoders raise almost anything
         raise ValueError(
             f'{name}: is truncated or damaged ({error}); restore or remove it'
         ) from None
+    return from_image(image, name, pixels)
 
 
 def from_array(array: np.ndarray, name: str, pixels: Pixels) -> np.ndarray:

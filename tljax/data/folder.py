@@ -26,6 +26,7 @@ def open_folder(path: str, pixels: decode.Pixels, data_dir: str | None) -> Datas
       ValueError: the folder is missing, has no class sub-folders, fewer than two classes, or a
         class without images; a split has a class that the first split has not.
     """
+    pixels = pixels._replace(channels=pixels.channels or 3)  # files of one set often differ
     root = Path(data_dir or '', path).expanduser()
     if not root.is_dir():
         raise ValueError(
@@ -134,7 +135,8 @@ def _at_least_two(classes: tuple[str, ...], top: Path) -> None:
 
 def _table(tree: dict[str, list[str]], classes: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
     """Files and labels [N] int32, shuffled by a fixed seed."""
-    rows = [(file, classes.index(name)) for name, files in tree.items() for file in files]
+    number = {name: label for label, name in enumerate(classes)}
+    rows = [(file, number[name]) for name, files in tree.items() for file in files]
     order = np.random.RandomState(0).permutation(len(rows))
     labels = np.array([rows[i][1] for i in order], np.int32)
     return [rows[i][0] for i in order], labels

@@ -3,6 +3,7 @@
 A prepared set is read from its ArrayRecord files; `launch/prepare.py` prepares one.
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ import numpy as np
 from tljax.data import decode
 from tljax.data.splits import Dataset, Part, did_you_mean
 
-_CHUNK = 4096
-_KEEP_BYTES = 2**27
+_CHUNK = 1024  # records read at once
+_KEEP_BYTES = 2**27  # encoded images up to this size stay in memory
 
 
 def data_dir_or_default(data_dir: str | None) -> Path:
@@ -35,8 +36,8 @@ def open_tfds(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset
     file_format = builder.info.file_format and builder.info.file_format.value
     if file_format != 'array_record':
         raise ValueError(
-            f'{folder}: is prepared as {file_format}, which needs TensorFlow to read; prepare it as '
-            f'array_record in another folder by `{_command(name, "OTHER")}` and give data_dir OTHER'
+            f'{folder}: is prepared as {file_format}, which needs TensorFlow to read; prepare it '
+            f'as array_record elsewhere by `{_command(name, "OTHER")}` and give data_dir OTHER'
         )
     image, label = _features(tfds, builder.info, name)
     if pixels.channels is None:
@@ -111,7 +112,8 @@ def _read(builder, name: str, keys: tuple[str, str], pixels, split: str, rows: n
 
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     records = builder.as_data_source(split, deserialize_method=raw)
-    labels, kept = _labels(records, rows.tolist(), keys[1])
+    cache = Path(builder.data_dir) / f'.{split}.{keys[1]}.npy'
+    labels, kept = _labels(records, rows.tolist(), keys[1], cache)
     bad = np.flatnonzero(labels < 0)
     if bad.size:
         raise ValueError(
@@ -125,19 +127,36 @@ def _read(builder, name: str, keys: tuple[str, str], pixels, split: str, rows: n
     )
 
 
-def _labels(records, rows: list[int], key: str) -> tuple[np.ndarray, Sequence[bytes] | None]:
+def _labels(
+    records, rows: list[int], key: str, cache: Path
+) -> tuple[np.ndarray, Sequence[bytes] | None]:
     """Labels [n] int32 without decoding an image, and the records if they are small enough to keep.
 
-    Records are read in bulk, which is twenty times faster than one by one.
+    Records are read in bulk, which is twenty times faster than one by one. A large split still has
+    to be read whole, so its labels are then written beside it, for the next time.
     """
+    if cache.is_file() and len(known := np.load(cache)) == len(records):
+        return known[rows], None
     labels, kept, size = [], [], 0
     for start in range(0, len(rows), _CHUNK):
         chunk = records.__getitems__(rows[start : start + _CHUNK])
         labels += [_example(record)[key].int64_list.value[0] for record in chunk]
         size += sum(map(len, chunk))
-        if size <= _KEEP_BYTES:
-            kept += chunk
-    return np.array(labels, np.int32), kept if size <= _KEEP_BYTES else None
+        kept = kept + chunk if size <= _KEEP_BYTES else []
+    labels = np.array(labels, np.int32)
+    if size <= _KEEP_BYTES:
+        return labels, kept
+    if len(rows) == len(records):
+        _save(cache, labels)
+    return labels, None
+
+
+def _save(cache: Path, labels: np.ndarray) -> None:
+    # Renamed into place, for several runs may write at once; a read-only folder goes without.
+    with contextlib.suppress(OSError):
+        draft = cache.with_suffix(f'.{os.getpid()}.npy')
+        np.save(draft, labels)
+        draft.replace(cache)
 
 
 def _example(record: bytes):

@@ -8,6 +8,8 @@ import optax
 
 from tljax.types import Inputs, Mutable, Params
 
+METRICS = ('accuracy', 'per_class_accuracy', 'loss')  # one number a member
+
 
 def judge(predict: Callable[[Params, Mutable, Inputs], dict]) -> Callable:
     """`fn((params, mutable), batch)` for `streams.over_blocks`: what is kept of each example."""
@@ -33,7 +35,7 @@ def scores(judged: dict[str, np.ndarray], classes: int) -> dict[str, list]:
       the mean over the classes that occur of each one's accuracy; 'loss', the mean cross entropy
       in nats; 'confusion' [M][C][C], counts with rows true and columns predicted; and 'count'.
     """
-    found: dict[str, list] = {'accuracy': [], 'per_class_accuracy': [], 'loss': [], 'confusion': []}
+    found: dict[str, list] = {name: [] for name in (*METRICS, 'confusion')}
     for predicted, loss, label, valid in zip(
         *(judged[name] for name in ('predicted', 'loss', 'label', 'valid')), strict=True
     ):

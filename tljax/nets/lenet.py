@@ -4,7 +4,7 @@ import flax.linen as nn
 from jax import Array
 
 from tljax.nets.backbone import Input, run
-from tljax.nets.lowering import Conv, max_pool
+from tljax.nets.lowering import ConvPool
 
 
 class LeNet(nn.Module):
@@ -38,13 +38,12 @@ class LeNet(nn.Module):
     def __call__(self, x: Array, since: str | None = None, until='features'):
         """[N, H, W, C] -> endpoint(s): conv1, conv2 [N, h, w, width]; features [N, dense]."""
         sides = (self.kernel, self.kernel)
-        conv1 = Conv(self.widths[0], sides, padding=self.padding, name='conv1')
-        conv2 = Conv(self.widths[1], sides, padding=self.padding, name='conv2')
+        conv1 = ConvPool(self.widths[0], sides, self.padding, name='conv1')
+        conv2 = ConvPool(self.widths[1], sides, self.padding, name='conv2')
         dense = nn.Dense(self.dense, name='dense')
         stages = {
-            # ReLU after the pool: equal, and a quarter of the work.
-            'conv1': lambda x: nn.relu(max_pool(conv1(x), 2)),
-            'conv2': lambda x: nn.relu(max_pool(conv2(x), 2)),
+            'conv1': conv1,
+            'conv2': conv2,
             'features': lambda x: nn.relu(dense(x.reshape(x.shape[0], -1))),
         }
         return run(stages, x, since, until)

@@ -1,15 +1,214 @@
-"""Convolution and pooling that are fast on the CPU too."""
+"""Convolution and max pooling that are fast on the CPU too.
+
+XLA runs a convolution on the CPU slowly, and inside `scan` or `fori_loop` 10 to 25 times slower still,
+while its matrix product is as fast as anyone's. So on the CPU a convolution is written here as patches
+(im2col) and one matrix product; on other platforms it stays native.
+
+Arrays are [N, H, W, C] for the caller. Inside, the CPU path puts N last, so that every slice, maximum
+and addition runs along contiguous examples, and the product is [outer, K] @ [K, h * w * N], the
+fast side of a narrow product. The transposes cost nothing: XLA chooses layouts in which they vanish.
+"""
 
 from functools import partial
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax import Array, lax
 
-conv = jax.lax.conv_general_dilated
+NHWC = ('NHWC', 'HWIO', 'NHWC')
+
+
+def conv(
+    lhs: Array,
+    rhs: Array,
+    window_strides,
+    padding,
+    lhs_dilation=None,
+    rhs_dilation=None,
+    dimension_numbers=None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision=None,
+    preferred_element_type=None,
+) -> Array:
+    """`jax.lax.conv_general_dilated`, on the CPU by patches and a matrix product.
+
+    For `flax.linen.Conv(conv_general_dilated=conv)`; see `Conv`. What the CPU path does not cover
+    (dilation, groups, other layouts, other than two dimensions) is native everywhere.
+
+    Args:
+      lhs: [N, H, W, C].
+      rhs: [kh, kw, C, O].
+      window_strides: two integers.
+      padding: 'SAME', 'VALID' or two pairs.
+
+    Returns:
+      [N, h, w, O].
+    """
+    native = partial(
+        lax.conv_general_dilated,
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
+    groups = (feature_group_count, batch_group_count)
+    if lhs.ndim != 4 or any(one != 1 for one in (*dilations, *groups)):
+        return native(lhs, rhs)
+    layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    if layout != lax.conv_dimension_numbers(lhs.shape, rhs.shape, NHWC):
+        return native(lhs, rhs)
+    pads = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+    options = {'precision': precision, 'preferred_element_type': preferred_element_type}
+
+    def product(x, kernel):
+        y = _product(x.transpose(3, 1, 2, 0), kernel, tuple(window_strides), pads, **options)
+        return y.transpose(3, 1, 2, 0)
+
+    return lax.platform_dependent(lhs, rhs, cpu=product, default=native)
+
+
 Conv = partial(nn.Conv, conv_general_dilated=conv)
 
 
-def max_pool(x, window, strides=None):
+def _product(x, kernel, strides, pads, **options):
+    """Convolution as a product: [C, H, W, N], [kh, kw, C, O] -> [O, h, w, N]."""
+    *_, inner, outer = kernel.shape
+    zero = jnp.zeros((), x.dtype)
+    x = lax.pad(x, zero, ((0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)))
+    sides = [(x.shape[d + 1] - kernel.shape[d]) // strides[d] + 1 for d in (0, 1)]
+    slices = []
+    for i in range(kernel.shape[0]):
+        for j in range(kernel.shape[1]):
+            ends = [at + (n - 1) * s + 1 for at, n, s in zip((i, j), sides, strides, strict=True)]
+            slices.append(x[:, i : ends[0] : strides[0], j : ends[1] : strides[1]])
+    patches = jnp.concatenate(slices)  # [kh * kw * C, h, w, N]
+    # Two dimensions each: with more, the gradients' products would transpose the patches.
+    y = lax.dot_general(
+        kernel.reshape(-1, outer),
+        patches.reshape(len(slices) * inner, -1),
+        (((0,), (0,)), ((), ())),
+        **options,
+    )
+    return y.reshape(outer, *sides, -1)
+
+
+def max_pool(x: Array, window, strides=None) -> Array:
+    """Maximum over windows, without padding: `flax.linen.max_pool` with a cheap gradient.
+
+    Windows that do not overlap are taken by reshaping; others are left to Flax. As there, the gradient
+    of a tie goes to the first maximum.
+
+    Args:
+      x: [..., H, W, C].
+      window: side or sides of a window.
+      strides: those of the windows; their sides if None.
+
+    Returns:
+      [..., h, w, C].
+    """
     window = (window, window) if isinstance(window, int) else tuple(window)
-    strides = window if strides is None else (strides,) * 2 if isinstance(strides, int) else strides
-    return nn.max_pool(x, window, strides)
+    strides = (strides, strides) if isinstance(strides, int) else tuple(strides or window)
+    if strides != window:
+        return nn.max_pool(x, window, strides)
+    *lead, height, width, channels = x.shape
+    h, w = height // window[0], width // window[1]
+    x = x[..., : h * window[0], : w * window[1], :]
+    x = x.reshape(*lead, h, window[0], w, window[1], channels)
+    return first_max(first_max(x, -2), -3)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def first_max(x: Array, axis: int) -> Array:
+    """Maximum over a short axis, whose gradient goes to the first maximum alone. NaN wins."""
+    return _first_max(x, axis)[0]
+
+
+@first_max.defjvp
+def _(axis, primals, tangents):
+    (x,), (tangent,) = primals, tangents
+    value, index = _first_max(x, axis)
+    positions = lax.broadcasted_iota(index.dtype, x.shape, axis % x.ndim)
+    chosen = jnp.expand_dims(index, axis) == positions
+    return value, jnp.where(chosen, tangent, jnp.zeros_like(tangent)).sum(axis)
+
+
+def _first_max(x, axis):
+    value = lax.index_in_dim(x, 0, axis, keepdims=False)
+    index = jnp.zeros(value.shape, jnp.int32)
+    for i in range(1, x.shape[axis]):
+        other = lax.index_in_dim(x, i, axis, keepdims=False)
+        stay = (value >= other) | (value != value)
+        value, index = jnp.where(stay, value, other), jnp.where(stay, index, i)
+    return value, index
+
+
+def conv_pool(x: Array, kernel: Array, bias: Array, padding, window: int = 2) -> Array:
+    """relu(max_pool(conv(x, kernel), window) + bias), on the CPU in one piece.
+
+    A window of p x p outputs lies in one patch of side k + p - 1. So a convolution of stride p with
+    the kernel in its p * p positions, side by side, gives all members of a window as channels: the
+    pool is a maximum over them, and patches are fewer by (k / (k + p - 1))^2 p^2, which for k = 5
+    outweighs the 44 % more multiplications.
+
+    Args:
+      x: [N, H, W, C].
+      kernel: [kh, kw, C, O].
+      bias: [O].
+      padding: 'SAME', 'VALID' or two pairs.
+      window: side of the pool's windows.
+
+    Returns:
+      [N, h, w, O].
+    """
+    pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (1, 1), padding)
+
+    def native(x, kernel, bias):
+        y = lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=NHWC)
+        return nn.relu(max_pool(y, window) + bias)
+
+    def product(x, kernel, bias):
+        rest, (*_, outer) = window - 1, kernel.shape
+        positions = [
+            jnp.pad(kernel, ((i, rest - i), (j, rest - j), (0, 0), (0, 0)))
+            for i in range(window)
+            for j in range(window)
+        ]
+        y = _product(
+            x.transpose(3, 1, 2, 0), jnp.concatenate(positions, -1), (window, window), pads
+        )
+        y = first_max(y.reshape(len(positions), outer, *y.shape[1:]), 0)
+        return nn.relu(y + bias[:, None, None, None]).transpose(3, 1, 2, 0)
+
+    return lax.platform_dependent(x, kernel, bias, cpu=product, default=native)
+
+
+class ConvPool(nn.Module):
+    """relu(max_pool(conv(x) + bias)): a convolution of stride 1 and the pool after it.
+
+    Attributes:
+      features: output channels.
+      kernel_size: sides of the kernel.
+      padding: of the convolution.
+      window: side of the pool's windows.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    padding: str = 'VALID'
+    window: int = 2
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[N, H, W, C] -> [N, h, w, features]."""
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+        bias = self.param('bias', nn.initializers.zeros, (self.features,))
+        return conv_pool(x, kernel, bias, self.padding, self.window)

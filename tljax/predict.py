@@ -1,0 +1,154 @@
+"""Classes and probabilities of images by a trained run, with that run's own preprocessing."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from tljax import initial, workdir
+from tljax.data import decode, folder
+from tljax.prepare import build_method, pixels_of
+from tljax.types import Spec
+
+BLOCK = 64  # images that are decoded and computed together; the last block is padded
+
+
+class Model(NamedTuple):
+    """One member of a finished run, ready to predict."""
+
+    title: str  # which run and member it is, in words
+    classes: tuple[str, ...]  # in label order
+    image: tuple[int, int, int]  # the shape it was trained on
+    pixels: decode.Pixels
+    probabilities: Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, C] -> [N, classes]
+
+
+class Prediction(NamedTuple):
+    """Of one image: its probabilities [classes], or what is wrong with it."""
+
+    path: Path
+    probabilities: np.ndarray | None
+    error: str = ''
+
+
+def load(run: Path, member: int | None = None) -> Model:
+    """A member of a finished run.
+
+    Args:
+      run: its directory.
+      member: its number in results.json; None: `best_supplied`.
+
+    Raises:
+      ValueError: there is no finished run, or no such member.
+    """
+    run = Path(run)
+    results = _results(run)
+    members = results['members']
+    chosen = best_supplied(members) if member is None else member
+    if not 0 <= chosen < len(members):
+        raise ValueError(f'--member {chosen}: {run} has the members 0..{len(members) - 1}')
+    config = ConfigDict(_tuples(workdir.read_json(run / 'config.json')))
+    spec = Spec(tuple(results['image']), tuple(results['classes']))
+    method = build_method(config, spec)
+    predict = method.phases[-1].predict or method.predict
+    values = jax.tree.map(lambda x: x[chosen], initial.trained(run))
+
+    @jax.jit
+    def probabilities(values, images):
+        logits = predict(*values, images)['logits'].astype(jnp.float32)
+        return jax.nn.softmax(logits, axis=-1)
+
+    axes = ', '.join(f'{axis} {value:g}' for axis, value in members[chosen].items())
+    title = f'{run}: member {chosen} of {len(members)} ({axes})'
+    return Model(
+        title,
+        spec.classes,
+        spec.image,
+        pixels_of(config),
+        lambda images: np.asarray(probabilities(values, images)),
+    )
+
+
+def best_supplied(members: Sequence[Mapping]) -> int:
+    """The first member with the most labels per class."""
+    labels = [member.get('labels_per_class', 0) for member in members]
+    return labels.index(max(labels))
+
+
+def _results(run: Path) -> dict:
+    if not run.is_dir():
+        raise ValueError(f'--run {run}: there is no such directory')
+    inner = sorted(str(file.parent) for file in run.glob('*/results.json'))
+    if inner:
+        raise ValueError(f'--run {run} is a study; choose one of its runs: {", ".join(inner)}')
+    if not (run / 'config.json').exists():
+        raise ValueError(f'--run {run} is not a run directory: it has no config.json')
+    if not (run / 'results.json').exists():
+        raise ValueError(
+            f'--run {run} is not finished: it has no results.json; go on with the command that '
+            'began it'
+        )
+    return workdir.read_json(run / 'results.json')
+
+
+def _tuples(value):
+    """What JSON made lists as the tuples they were."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(one) for key, one in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def find(paths: Sequence[str | Path]) -> list[Path]:
+    """The image files that are named, or lie anywhere below the folders that are.
+
+    Raises:
+      ValueError: a path is not there, or a folder holds no images.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ValueError(f'{path}: there is no such file or folder')
+        inside = folder.images_below(path) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f'{path}: holds no image files')
+        found += map(Path, inside)
+    return list(dict.fromkeys(found))
+
+
+def predictions(model: Model, paths: Sequence[Path]) -> Iterator[Prediction]:
+    """One prediction an image, in order; an image that cannot be decoded stops nothing."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), BLOCK):
+            block = paths[start : start + BLOCK]
+            decoded = list(pool.map(lambda path: _decoded(model, path), block))
+            images = np.zeros((BLOCK, *model.image), np.uint8)
+            for row, one in enumerate(decoded):
+                images[row] = 0 if isinstance(one, str) else one
+            found = model.probabilities(images)
+            for path, one, row in zip(block, decoded, found, strict=False):
+                bad = isinstance(one, str)
+                yield Prediction(path, None, one) if bad else Prediction(path, row)
+
+
+def _decoded(model: Model, path: Path) -> np.ndarray | str:
+    """The image as the run saw its own, or what is wrong with it."""
+    try:
+        image = decode.from_file(str(path), model.pixels)
+    except ValueError as error:
+        return str(error)
+    if image.shape != model.image:
+        sides = [f'{shape[1]}x{shape[0]}' for shape in (image.shape, model.image)]
+        return f'{path}: is {sides[0]}, but the run was trained on images of {sides[1]}'
+    return image
+
+
+def ranked(prediction: Prediction, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
+    """The `top` most probable classes with their probabilities."""
+    order = np.argsort(-prediction.probabilities, kind='stable')[:top]
+    return [(classes[i], float(prediction.probabilities[i])) for i in order]
