@@ -12,9 +12,9 @@ def get_config():
     c.title = 'Digits 0-4 → 5-9 with few labels'
     c.net = {
         'name': 'lenet',
-        'widths': (16, 32),
+        'widths': (32, 64),
         'kernel': 3,
-        'dense': 64,
+        'dense': 0,
         'padding': 'SAME',
         'input': {'size': 8, 'channels': 1},
     }
@@ -26,13 +26,21 @@ def get_config():
     c.members.seed = (0, 1, 2, 3, 4)
     c.members.labels_per_class = (1, 2, 5, 10, 20, 50)
     c.steps = 150
-    c.evaluate_every = 30
+    c.evaluate_every = 50
     return config.transfer_study(
         c,
         pretrain={
             'members': {'seed': c.members.seed},
+            'steps': 600,
             'data': {
-                'streams': {'source': {'classes': OLD, 'batch': 64}},
+                'streams': {
+                    'source': {
+                        'classes': OLD,
+                        'batch': 64,
+                        # More variety in the source makes features that are less its own.
+                        'augment': 'shift:2|rotate:30|erase:0.5',
+                    }
+                },
                 'evaluate': {'test': {'classes': OLD}},
             },
         },

@@ -244,11 +244,7 @@ def test_norms_follow_the_phase_not_the_player():
     seen = {}
 
     def watcher(name, trains):
-        def loss(params, mutable, batch, hp, key):
-            value, (metrics, mutable) = model.loss(params, mutable, batch, hp, key)
-            return value, (metrics, mutable)
-
-        return Player(name, trains, loss, sgd(0.0))
+        return Player(name, trains, model.loss, sgd(0.0))
 
     def run(*players):
         found = toys.play(Phase('p', 1, players, simultaneous=True), params, mutable, 1, batch)

@@ -70,7 +70,7 @@ def load(run: Path, member: int | None = None) -> Model:
         title,
         spec.classes,
         spec.image,
-        pixels_of(config),
+        pixels_of(config)._replace(channels=spec.image[-1]),
         lambda images: np.asarray(probabilities(values, images)),
     )
 

@@ -102,14 +102,20 @@ def _is_image(name: str) -> bool:
     return not name.startswith('.') and os.path.splitext(name)[1].lower() in _endings()
 
 
+def images_below(folder: Path) -> list[str]:
+    """The image files anywhere in a folder, hidden ones passed over, in the order of their names."""
+    files = []
+    for parent, inner, names in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not name.startswith('.'))
+        files += [os.path.join(parent, name) for name in sorted(names) if _is_image(name)]
+    return files
+
+
 def _scan(top: Path) -> dict[str, list[str]]:
     """The image files of each class, both in the order of their names."""
     tree = {}
     for folder in _folders(top):
-        files = []
-        for parent, inner, names in os.walk(folder):
-            inner[:] = sorted(name for name in inner if not name.startswith('.'))
-            files += [os.path.join(parent, name) for name in sorted(names) if _is_image(name)]
+        files = images_below(folder)
         if not files:
             raise ValueError(
                 f'{folder}: holds no image files; fill the class folder or remove it (endings that '

@@ -19,7 +19,7 @@ class LeNet(nn.Module):
     Attributes:
       widths: channels of the two convolutions.
       kernel: side of their kernels.
-      dense: width of the features.
+      dense: width of the features; 0 leaves the dense layer out, and they are conv2, flattened.
       padding: of the convolutions.
       input: the images it is made for.
     """
@@ -40,10 +40,14 @@ class LeNet(nn.Module):
         sides = (self.kernel, self.kernel)
         conv1 = ConvPool(self.widths[0], sides, self.padding, name='conv1')
         conv2 = ConvPool(self.widths[1], sides, self.padding, name='conv2')
-        dense = nn.Dense(self.dense, name='dense')
+        dense = nn.Dense(self.dense, name='dense') if self.dense else None
         stages = {
             'conv1': conv1,
             'conv2': conv2,
-            'features': lambda x: nn.relu(dense(x.reshape(x.shape[0], -1))),
+            'features': lambda x: _flat(x) if dense is None else nn.relu(dense(_flat(x))),
         }
         return run(stages, x, since, until)
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(x.shape[0], -1)
