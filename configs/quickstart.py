@@ -30,7 +30,7 @@ def get_config():
     return config.transfer_study(
         c,
         pretrain={
-            'members': {'seed': c.members.seed},
+            'members': {'labels_per_class': ()},
             'steps': 600,
             'data': {
                 'streams': {

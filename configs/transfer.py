@@ -21,7 +21,7 @@ def get_config(argument: str = 'tfds:mnist,tfds:fashion_mnist'):
     return config.transfer_study(
         c,
         pretrain={
-            'members': {'seed': c.members.seed},
+            'members': {'labels_per_class': ()},
             'steps': 2000,
             'data': {
                 'streams': {'source': {'dataset': source, 'batch': 128}},

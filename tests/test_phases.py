@@ -246,14 +246,12 @@ def test_no_refresh_at_the_last_step(tmp_path):
 
 
 @pytest.mark.parametrize('carry', [True, False])
-@pytest.mark.parametrize('between', [False, True])
-def test_optimizers_carry_over(tmp_path, carry, between):
+def test_optimizers_carry_over(tmp_path, carry):
     """Momentum of what both phases train goes on; that of what is new starts."""
     momentum = lambda hp: optax.sgd(0.1, 0.9)
     loss = toys.simple(lambda p: p['a']['w'] + 2 * p['b']['w'])
     phases = (
         Phase('one', 3, (Player('x', 'a', loss, momentum),)),
-        *((solve('none', lambda params, mutable, *_: (params, mutable)),) if between else ()),
         Phase('two', 2, (Player('x', 'a|b', loss, momentum),), carry=carry),
     )
     found = toys.fit(tmp_path, toys.game(phases, a=0, b=0))

@@ -16,6 +16,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from tljax.types import PyTree
 
+# What Orbax saves of an item without leaves, which it would refuse.
+NOTHING = {'nothing': np.zeros((), np.int8)}
 KEEP = 2  # the newest, and one to fall back on should the newest be damaged on disk
 
 
@@ -64,7 +66,7 @@ class Checkpoints:
             number,
             args=ocp.args.Composite(
                 model=ocp.args.StandardSave(flatten(model)),
-                training=ocp.args.StandardSave(flatten(training)),
+                training=ocp.args.StandardSave(flatten(training) or NOTHING),
                 meta=ocp.args.JsonSave(meta | {'number': number}),
             ),
         )
@@ -77,7 +79,7 @@ class Checkpoints:
         Raises:
           ValueError: the checkpoint has other paths or shapes; names the first that differ.
         """
-        wanted = {'model': flatten(model), 'training': flatten(training)}
+        wanted = {'model': flatten(model), 'training': flatten(training) or NOTHING}
         for item, leaves in wanted.items():
             self._check(number, item, leaves)
         args = {item: ocp.args.StandardRestore(leaves) for item, leaves in wanted.items()}

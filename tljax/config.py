@@ -14,9 +14,6 @@ def default() -> ConfigDict:
     c.title = ''
     c.description = ''
     c.seed = 0
-    # Members: copies of the run in one compiled program, one for every combination of the values
-    # given here: seed, labels_per_class, or any key of hparams.
-    c.members = ConfigDict()
     c.lifting = 'auto'  # vmap, map, or auto: whichever suits the device
     c.loop = True  # many steps a compiled call; False suits nets that XLA runs slowly in loops
 
@@ -31,6 +28,9 @@ def default() -> ConfigDict:
     c.cache_prefix = False  # compute the frozen part of the encoder once per image
 
     c.hparams = {'rate': 0.05, 'momentum': 0.9, 'weight_decay': 5e-4, 'label_smoothing': 0.0}
+    # Members: copies of the run in one compiled program, one for every combination of the values
+    # given here for seed, labels_per_class and any key of hparams; (): as set elsewhere.
+    c.members = dict.fromkeys(('seed', 'labels_per_class', *c.hparams), ())
     c.optimizer = {
         'name': 'sgd',  # sgd, adam, adamw
         'schedule': 'constant',  # constant, cosine, step, annealed
@@ -113,7 +113,7 @@ def transfer_study(c: ConfigDict, pretrain: dict) -> ConfigDict:
 
 
 # Dicts whose keys are the user's: a change replaces them whole.
-_OPEN = ('members', 'net', 'head', 'rates')
+_OPEN = ('net', 'head', 'rates')
 
 
 def checked(config: ConfigDict) -> ConfigDict:

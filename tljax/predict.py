@@ -86,7 +86,7 @@ def _results(run: Path) -> dict:
         raise ValueError(f'--run {run}: there is no such directory')
     inner = sorted(str(file.parent) for file in run.glob('*/results.json'))
     if inner:
-        raise ValueError(f'--run {run} is a study; choose one of its runs: {", ".join(inner)}')
+        raise ValueError(f'--run {run} holds several runs; choose one: {", ".join(inner)}')
     if not (run / 'config.json').exists():
         raise ValueError(f'--run {run} is not a run directory: it has no config.json')
     if not (run / 'results.json').exists():

@@ -48,6 +48,7 @@ class Program:
         self.loop = options.loop and self.resident
         self.lift = partial(train.lift, members=self.count, how=options.lifting)
         place = partial(jax.device_put, device=sharding.replicated(options.mesh))
+        self.hooks: dict = {}  # compiled, by name
         self.fixed = place({'seed': members.seed, 'hp': dict(members.hp)})
         self.mine, self.shared = place(data.split_members(streams))
         self._compile(*_shapes(values, 1))
@@ -92,17 +93,11 @@ class Program:
 
     def begin(self, values, step: int, last) -> TrainState:
         """The state before the first step: `enter`, the optimizers' start, placement."""
-
-        def enter(params, mutable, over, hp, key, last):
-            return train.enter_phase(self.phase, params, mutable, over, hp, key, last)
-
-        return self.cleared(*self._hooked(enter, self.phase.enter is keep, values, step, last))
+        return self.cleared(*self._hooked('enter', values, step, last))
 
     def refresh(self, state: TrainState, step: int) -> TrainState:
         """The state after the phase's `refresh`."""
-        hook = lambda *args: self.phase.refresh(*args[:-1])
-        plain = self.phase.refresh is keep
-        params, mutable = self._hooked(hook, plain, (state.params, state.mutable), step, None)
+        params, mutable = self._hooked('refresh', (state.params, state.mutable), step, None)
         return jax.device_put(state._replace(params=params, mutable=mutable), self.shardings)
 
     def cleared(self, params, mutable, optimizers) -> TrainState:
@@ -129,20 +124,25 @@ class Program:
             state = self.call(state, mine, shared | {'start': number})
         return state
 
-    def _hooked(self, hook, plain: bool, values, step: int, last):
-        """`hook(params, mutable, over, hp, key, last)` for all members."""
+    def _hooked(self, which: str, values, step: int, last):
+        """The phase's hook 'enter', with the optimizers' start, or 'refresh', for all members."""
 
         def one(mine, shared, over=None):
             over = over or data.traced_over(
                 self.streams, mine['streams'], shared['streams'], self.options.block
             )
             key = train.key_at(mine['seed'], f'{self.phase.name}/hook', shared['step'])
-            return hook(*mine['values'], over, mine['hp'], key, mine['last'])
+            args = (self.phase, *mine['values'], over, mine['hp'], key)
+            if which == 'enter':
+                return train.enter_phase(*args, mine['last'])
+            return train.hooked(which, *args)
 
         mine = {'values': values, 'last': last, 'streams': self.mine, **self.fixed}
         shared = {'streams': self.shared, 'step': step}
-        if self.resident or plain:
-            return jax.jit(self.lift(one))(mine, shared)
+        if self.resident or getattr(self.phase, which) is keep:
+            if which not in self.hooks:
+                self.hooks[which] = jax.jit(self.lift(one))
+            return self.hooks[which](mine, shared)
         # Over fed streams a hook runs member by member, and its `over` block by block here.
         found = [
             one(jax.tree.map(lambda x: x[m], mine), shared, partial(self._host_over, m))

@@ -7,6 +7,7 @@ and hooks are written for one member and lifted over that axis.
 
 import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -97,15 +98,38 @@ def enter_phase(
     `last` is the optimizer states of the phase before, which a phase that `carry`s goes on from
     wherever path and shape are equal.
     """
-    before = params
-    params, mutable = phase.enter(params, mutable, over, hp, key)
-    if jax.tree.structure(before) != jax.tree.structure(params):
-        raise ValueError(f"phase {phase.name!r}: `enter` changed the parameters' structure")
+    params, mutable = hooked('enter', phase, params, mutable, over, hp, key)
     fresh = {}
     for player in phase.players:
         own, _ = partition.split(params, partition.select(params, player.trains))
         fresh[player.name] = player.optimizer(hp).init(own)
     return params, mutable, _carried(fresh, last) if phase.carry and last else fresh
+
+
+def hooked(
+    which: str, phase: Phase, params: Params, mutable: Mutable, over: Over, hp: Hparams, key: Key
+) -> tuple[Params, Mutable]:
+    """The values after the phase's hook 'enter' or 'refresh', for one member.
+
+    Raises:
+      ValueError: the hook changed more than values.
+    """
+
+    def layout(params, mutable):
+        leaves = jax.tree.leaves_with_path({'params': params, 'mutable': mutable})
+        name = partial(jax.tree_util.keystr, simple=True, separator='/')
+        return {name(path): jax.typeof(x).str_short() for path, x in leaves}
+
+    found = getattr(phase, which)(params, mutable, over, hp, key)
+    before, after = layout(params, mutable), layout(*found)
+    for path in {**before, **after}:
+        was, now = before.get(path, 'absent'), after.get(path, 'absent')
+        if was != now:
+            raise ValueError(
+                f'phase {phase.name!r}: `{which}` changed {path} from {was} to {now}; hooks change '
+                'values, and `init` makes all that any phase needs'
+            )
+    return found
 
 
 def _carried(fresh: PyTree, last: PyTree) -> PyTree:
