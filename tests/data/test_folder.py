@@ -79,10 +79,6 @@ def test_nested_folders_are_searched_and_hidden_and_foreign_files_passed_over(po
     assert np.bincount(source.labels).tolist() == [5, 12]
 
 
-def test_relative_paths_start_at_data_dir(pool):
-    assert len(load(pool.name, 'all', data_dir=str(pool.parent)).labels) == 15
-
-
 def test_sizes_that_differ_need_a_size(pool):
     Image.new('RGB', (9, 9)).save(pool / 'cat' / 'odd.png')
     source = load(pool, 'all')

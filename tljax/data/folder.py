@@ -13,7 +13,7 @@ from tljax.data.splits import Dataset, Part, canonical, stratified
 _SPLITS = ('train', 'val', 'test')
 
 
-def open_folder(path: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset:
+def open_folder(path: str, pixels: decode.Pixels) -> Dataset:
     """Opens an image folder.
 
     Each class is a sub-folder, searched through; classes are ordered by name. If there are split
@@ -27,7 +27,7 @@ def open_folder(path: str, pixels: decode.Pixels, data_dir: str | None) -> Datas
         class without images; a split has a class that the first split has not.
     """
     pixels = pixels._replace(channels=pixels.channels or 3)  # files of one set often differ
-    root = Path(data_dir or '', path).expanduser()
+    root = Path(path).expanduser()
     if not root.is_dir():
         raise ValueError(
             f'{root}: there is no such folder; expected one with a sub-folder of images per class'

@@ -12,13 +12,12 @@ from tljax.data.splits import Dataset, Part, did_you_mean, stratified
 _KEY = re.compile(r'((?P<before>\w+)_)?(?P<kind>images?|labels?|x|y)(_(?P<after>\w+))?')
 
 
-def open_sklearn(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset:
+def open_sklearn(name: str, pixels: decode.Pixels) -> Dataset:
     """Opens scikit-learn's handwritten digits, which need no download: 1,797 grey images, 8x8.
 
     Grey values 0 to 16 become 0 to 255. One third of every class, drawn by a fixed seed, is the
     split 'test', the rest is 'train'.
     """
-    del data_dir
     if name != 'digits':
         raise ValueError(f'there is no data set sklearn:{name}; {did_you_mean(name, ["digits"])}')
     from sklearn.datasets import load_digits  # half a second to import
@@ -31,7 +30,7 @@ def open_sklearn(name: str, pixels: decode.Pixels, data_dir: str | None) -> Data
     return _dataset('sklearn:digits', tuple(str(n) for n in digits.target_names), tables, pixels)
 
 
-def open_npz(path: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset:
+def open_npz(path: str, pixels: decode.Pixels) -> Dataset:
     """Opens an .npz file with an image and a label array, or one pair for each split.
 
     Names are `image` and `label` (or `images`, `labels`, `x`, `y`), for splits with the split's
@@ -43,7 +42,7 @@ def open_npz(path: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset:
     Raises:
       ValueError: the file or its arrays are not like that; the message says what was found.
     """
-    file = Path(data_dir or '', path).expanduser()
+    file = Path(path).expanduser()
     arrays = _load(file)
     classes = arrays.pop('classes', None)
     tables = {}

@@ -53,7 +53,7 @@ def load(
       channels: 1 (grey) or 3 (RGB); None: what the set has (RGB for folders).
       fit: 'crop' (centre), 'crop:0.875' or 'squash'; see `decode.Pixels`.
       classes: names or numbers of the classes to keep, relabelled 0, 1, ... in this order.
-      data_dir: of TFDS; relative paths of folders and files start here, too.
+      data_dir: where prepared TFDS sets lie; None: TFDS's own folder.
 
     Raises:
       ValueError: the set, split or class is not there, or an image or a label is not as it should
@@ -65,7 +65,8 @@ def load(
     if kind not in OPEN or not rest:
         specs = ', '.join(f'{name}:...' for name in OPEN)
         raise ValueError(f"can't read data set {spec!r}: expected one of {specs}")
-    dataset = OPEN[kind](rest, pixels, data_dir)
+    where = {'data_dir': data_dir} if kind == 'tfds' else {}
+    dataset = OPEN[kind](rest, pixels, **where)
     part = _join([dataset.read(*cut) for cut in parse(split, dataset.sizes)])
     name = f'{spec} ({split})'
     names = dataset.classes

@@ -214,7 +214,12 @@ def traced_over(
 
 
 def over_blocks(
-    fn: Callable, stream: Stream, lift: Callable, size: int, place: Callable = lambda x: x
+    fn: Callable,
+    stream: Stream,
+    lift: Callable,
+    size: int,
+    devices: int = 1,
+    place: Callable = lambda x: x,
 ) -> Callable[[PyTree], PyTree]:
     """`run(mine) -> arrays [M, K, ...]`: `fn(mine, batch)` over a whole stream, block by block.
 
@@ -224,10 +229,11 @@ def over_blocks(
       fn: written for one member; returns arrays [B, ...].
       stream: with order [M, K].
       lift: lifts `fn(mine, shared)` over members.
-      size: examples a block.
+      size: examples a block, at most; rounded up to a multiple of `devices`.
+      devices: over how many `place` splits a block.
       place: puts a block's arrays that have no member axis onto the devices.
     """
-    size = min(size, -(-stream.order.shape[1] // 8) * 8)
+    size = -(-min(size, stream.order.shape[1]) // devices) * devices
 
     def one(mine, shared):
         return fn(mine['state'], {**shared, **mine['batch']})
