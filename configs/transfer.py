@@ -7,7 +7,9 @@ def get_config(argument: str = 'tfds:mnist,tfds:fashion_mnist'):
     """`argument` is SOURCE,TARGET: two data sets with splits 'train' and 'test'."""
     source, target = argument.split(',')
     c = config.default()
-    c.name = 'transfer'
+    c.name = '_to_'.join(
+        part.rpartition(':')[2].strip('/').replace('/', '_') for part in (source, target)
+    )
     c.title = f'{source} → {target} with few labels'
     c.net = {'name': 'lenet'}
     c.hparams.rate = 0.01

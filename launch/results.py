@@ -1,13 +1,12 @@
 """Keeps a finished study's numbers in the repository and renews the README's table of results.
 
-    python launch/results.py RUN_DIRECTORY...     # keep these, as configs/results/NAME.json
+    python launch/results.py RUN_DIRECTORY...     # keep these, as configs/results/NAME.*
     python launch/results.py                      # only renew the table
 
 The table stands between two marker comments in README.md; nobody edits it by hand.
 """
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tljax import workdir  # noqa: E402
+from tljax.report import canvas, figures  # noqa: E402
 
 KEPT = ROOT / 'configs/results'
 BEGIN, END = '<!-- results: python launch/results.py -->', '<!-- end of results -->'
@@ -36,9 +36,11 @@ def keep(directory: Path) -> Path:
         'comparison': study['comparison'],
     }
     KEPT.mkdir(exist_ok=True)
-    name = re.sub(r'[^a-z0-9]+', '-', study['title'].lower().replace('tfds:', '')).strip('-')
-    path = KEPT / f'{name}.json'
+    path = KEPT / f'{study["name"]}.json'
     workdir.write_json(path, kept)
+    looks = canvas.styles(study['arms'], study['baseline'])
+    figure = figures.scores(study['comparison'], 'labels_per_class', looks, study['metric'])
+    figure.savefig(path.with_suffix('.png'), dpi=160)
     return path
 
 
@@ -56,7 +58,9 @@ def table(kept: list[dict]) -> str:
             '|---' * (len(arms) + 1) + '|',
         ]
         for setting in dict.fromkeys(tuple(row[a] for a in axes) for row in study['comparison']):
-            rows = {r['arm']: r for r in study['comparison'] if tuple(r[a] for a in axes) == setting}
+            rows = {
+                r['arm']: r for r in study['comparison'] if tuple(r[a] for a in axes) == setting
+            }
             cells = [_cell(rows[arm], arm == study['baseline']) for arm in arms]
             lines.append(f'| {", ".join(map(str, setting))} | ' + ' | '.join(cells) + ' |')
         lines.append('')
@@ -67,7 +71,9 @@ def _cell(row: dict, baseline: bool) -> str:
     text = f'{100 * row["mean"]:.1f} ± {100 * row["std"]:.1f}'
     if baseline:
         return text
-    return f'{text}<br>{100 * row["delta_mean"]:+.1f} ± {100 * row["delta_ci95"]:.1f} {row["verdict"]}'
+    return (
+        f'{text}<br>{100 * row["delta_mean"]:+.1f} ± {100 * row["delta_ci95"]:.1f} {row["verdict"]}'
+    )
 
 
 def main(directories: list[str]) -> None:

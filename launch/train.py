@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         meant = raised.filename.startswith(str(ROOT)) and raised.line.startswith('raise ')
         if os.environ.get('TLJAX_TRACEBACK') or not meant:
             raise
-        print(f'error: {error}\n(TLJAX_TRACEBACK=1 shows where)', file=sys.stderr)
+        print(f'(TLJAX_TRACEBACK=1 shows where)\nerror: {error}', file=sys.stderr)
         return 1 if isinstance(error, FloatingPointError) else 2
 
 
@@ -80,9 +80,9 @@ def parse(argv: list[str]):
         extra = found(argv)[1:]
     except Exception as error:  # a config file may raise anything
         raise ValueError(explain(error, path[1] if path else '')) from error
-    for name in ('config', 'workdir'):
-        if not found[name].value:
-            raise ValueError(f'--{name} is missing; see python launch/train.py --help')
+    if not path or not found.workdir:
+        missing = 'workdir' if path else 'config'
+        raise ValueError(f'--{missing} is missing; see python launch/train.py --help')
     if extra:
         raise ValueError(f'unexpected arguments: {" ".join(extra)}')
     return found.config, Path(found.workdir)

@@ -19,3 +19,13 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f'no real data at {root}: set TLJAX_DATA to a folder that has it')
     return root
+
+
+@pytest.fixture(scope='session')
+def tiny_study(tmp_path_factory) -> Path:
+    """The directory of a finished study: pretrain, scratch, frozen and fine_tuned; read only."""
+    from tests import runs  # imports jax and more, which collecting need not wait for
+
+    directory = tmp_path_factory.mktemp('runs') / 'study'
+    assert runs.launch(directory, config='tests/runs.py:study') == 0
+    return directory

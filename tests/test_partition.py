@@ -248,9 +248,9 @@ def test_lending_under_jit_grad_vmap_remat_and_slices():
             np.testing.assert_array_equal(leaf[0], leaf[1])
         return toys.one_of(found)
 
-    (value, after), gradient = jax.value_and_grad(
-        lambda p: loss(p, net, X, False), has_aux=True
-    )(params)
+    (value, after), gradient = jax.value_and_grad(lambda p: loss(p, net, X, False), has_aux=True)(
+        params
+    )
     y, fresh = by_hand(params, mutable, {'high'})
     np.testing.assert_allclose(value, (y * cotangent).sum(), rtol=1e-4)
     stats = after['encoder']['batch_stats']

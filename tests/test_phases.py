@@ -76,9 +76,14 @@ def test_a_second_phase_plays_with_a_copy_of_a_frozen_encoder(tmp_path):
     assert not before['target_encoder']['low']['dense']['kernel'].any()
     moved = jax.tree.map(lambda a, b: (a != b).any(), after['target_encoder'], after['encoder'])
     assert all(jax.tree.leaves(moved))
-    near = np.abs(after['target_encoder']['low']['dense']['kernel'] - after['encoder']['low']['dense']['kernel'])
+    near = np.abs(
+        after['target_encoder']['low']['dense']['kernel']
+        - after['encoder']['low']['dense']['kernel']
+    )
     assert 0 < near.max() < 0.5
-    fresh, old = (later[role]['batch_stats']['low']['norm'] for role in ('target_encoder', 'encoder'))
+    fresh, old = (
+        later[role]['batch_stats']['low']['norm'] for role in ('target_encoder', 'encoder')
+    )
     assert (fresh['mean'] != old['mean']).all()
 
 
@@ -274,7 +279,9 @@ def test_carried_counts_go_on_in_the_schedule():
     phase = Phase('p', 2, (player,))
     _, _, optimizers, _ = toys.play(phase, toys.scalars(a=0), steps=2)
     enter = toys.train.enter_phase
-    *_, carried = enter(phase._replace(carry=True), toys.scalars(a=0), {}, None, {}, None, optimizers)
+    *_, carried = enter(
+        phase._replace(carry=True), toys.scalars(a=0), {}, None, {}, None, optimizers
+    )
     assert jax.tree.leaves(carried) == [2]
     *_, fresh = enter(phase, toys.scalars(a=0), {}, None, {}, None, optimizers)
     assert jax.tree.leaves(fresh) == [0]

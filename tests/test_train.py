@@ -82,7 +82,9 @@ def test_the_gradient_holds_only_what_is_trained():
     assert set(seen) == {'a/w'}
 
 
-@pytest.mark.parametrize('trains', ['head', 'encoder/high|head', 'encoder/low/norm/bias', '**/bias'])
+@pytest.mark.parametrize(
+    'trains', ['head', 'encoder/high|head', 'encoder/low/norm/bias', '**/bias']
+)
 def test_frozen_leaves_stay_bit_for_bit(trains):
     optimizer = lambda hp: optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.1))
     method = toys.classifier(trains, optimizer)
@@ -154,7 +156,9 @@ def test_two_simultaneous_players_are_gradient_reversal():
     assert set(metrics) == {'model/loss', 'model/domain', 'discriminator/loss'}
     # In turn it is another game, and the order in which players are listed does not matter here.
     inturn, *_ = toys.play(phase._replace(simultaneous=False), params, steps=5, batch=BATCH)
-    assert np.abs(inturn['discriminator']['kernel'] - expected['discriminator']['kernel']).max() > 1e-3
+    assert (
+        np.abs(inturn['discriminator']['kernel'] - expected['discriminator']['kernel']).max() > 1e-3
+    )
     other, *_ = toys.play(phase._replace(players=players[::-1]), params, steps=5, batch=BATCH)
     toys.close(other, expected, 1e-6)
 
@@ -204,7 +208,9 @@ def test_simultaneous_players_do_not():
 
 
 def test_a_player_listed_k_times_makes_k_steps_with_one_optimizer_state():
-    once = Player('x', 'a', toys.simple(lambda p: p['a']['w'] ** 2 / 2), lambda hp: optax.sgd(0.1, 0.9))
+    once = Player(
+        'x', 'a', toys.simple(lambda p: p['a']['w'] ** 2 / 2), lambda hp: optax.sgd(0.1, 0.9)
+    )
     other = Player('y', 'b', toys.simple(lambda p: p['a']['w'] * p['b']['w']), sgd(1.0))
     phase = Phase('p', 2, (once, once, once, other))
     found, _, optimizers, _ = toys.play(phase, toys.scalars(a=1, b=0), steps=2)
@@ -317,7 +323,9 @@ def test_keys_differ_by_seed_purpose_and_step():
     keys = {data(s, p, n) for s in (0, 1) for p in ('p/x/0', 'p/x/1', 'p/y/0') for n in (0, 1, 2)}
     assert len(keys) == 18
     traced = jax.jit(lambda s, n: jax.random.key_data(train.key_at(s, 'p', n)))
-    np.testing.assert_array_equal(traced(jnp.uint32(2**32 - 1), 5), data(np.uint32(2**32 - 1), 'p', 5))
+    np.testing.assert_array_equal(
+        traced(jnp.uint32(2**32 - 1), 5), data(np.uint32(2**32 - 1), 'p', 5)
+    )
 
 
 def test_the_first_bad_loss_is_named_by_step_and_player():

@@ -107,7 +107,7 @@ def classifier(trains='encoder|head', optimizer=None, steps: int = 6, net=None, 
         keys = jax.random.split(key)
         made = [variables(net, keys[0], jnp.zeros((2, *spec.image)))]
         made += [variables(head, keys[1], jnp.zeros((2, net.width)))]
-        return tuple(dict(zip(('encoder', 'head'), part, strict=True)) for part in zip(*made))
+        return tuple({'encoder': made[0][i], 'head': made[1][i]} for i in (0, 1))
 
     player = Player('model', trains, loss, optimizer)
     predict = lambda *args: forward(*args)[0]
@@ -214,7 +214,9 @@ def saved(directory: Path) -> dict[str, np.ndarray]:
     """All leaves of the newest checkpoint."""
     import orbax.checkpoint as ocp
 
-    newest = max((p for p in Path(directory).iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    newest = max(
+        (p for p in Path(directory).iterdir() if p.name.isdigit()), key=lambda p: int(p.name)
+    )
     handler = ocp.StandardCheckpointHandler()
     reader = ocp.Checkpointer(handler)
     return {

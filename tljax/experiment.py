@@ -25,7 +25,6 @@ def evaluator(prepared: Prepared) -> Callable:
     """`evaluate(params, mutable, phase) -> {stream: scores}`, compiled once a stream."""
     mesh, classes = prepared.options.mesh, len(prepared.spec.classes)
     place = partial(jax.device_put, device=sharding.batch(mesh))
-    block = -(-prepared.config.block // mesh.size) * mesh.size
     lift = partial(train.lift, members=len(prepared.members.table), how=prepared.options.lifting)
     compiled: dict = {}
 
@@ -34,7 +33,10 @@ def evaluator(prepared: Prepared) -> Callable:
         for name, stream in prepared.held.items():
             if (name, predict) not in compiled:
                 judge = classification.judge(predict)
-                compiled[name, predict] = data.over_blocks(judge, stream, lift, block, place)
+                size = prepared.config.block
+                compiled[name, predict] = data.over_blocks(
+                    judge, stream, lift, size, mesh.size, place
+                )
             judged = compiled[name, predict]((params, mutable))
             found[name] = classification.scores(judged, classes)
         return found

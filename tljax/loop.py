@@ -131,6 +131,7 @@ class _Run:
             if self.step == end or _on(self.step, options.evaluate_every):
                 state = self.settle(program, state)
             elif stopping or _on(self.step, options.save_every):
+                self.check(state)
                 self.save(state)
             if stopping and self.step < self.ends[-1]:
                 raise Stopped(
@@ -140,6 +141,7 @@ class _Run:
 
     def settle(self, program: Program, state: TrainState) -> TrainState:
         """Evaluates, writes a line of metrics, keeps what is best, and saves."""
+        self.check(state)
         scores = self.calls.evaluate(state.params, state.mutable, program.phase)
         steps = max(self.step - self.recorded, 1)
         tally = {name: (np.asarray(v) / steps).tolist() for name, v in state.tally.items()}
@@ -152,13 +154,16 @@ class _Run:
         self.save(state)
         return state
 
-    def save(self, state: TrainState) -> None:
-        """A checkpoint in the background, unless a parameter is not finite."""
+    def check(self, state: TrainState) -> None:
+        """Refuses a parameter that is not finite, before it is evaluated or saved."""
         if not _all_finite(state.params):
             raise FloatingPointError(
                 f'a parameter is not finite at step {self.step}; the last checkpoint before it is '
                 'kept. Lower hparams.rate, or set optimizer.clip'
             )
+
+    def save(self, state: TrainState) -> None:
+        """A checkpoint, written in the background."""
         self.number += 1
         model, training = _items(state, self.best)
         meta = {name: getattr(self, name) for name in ('step', 'phase', 'recorded', 'lines')}

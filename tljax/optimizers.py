@@ -4,6 +4,7 @@
 scalars 'rate', 'momentum' and 'weight_decay', so that a sweep over them is one compiled program.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -77,12 +78,11 @@ def schedule(config, steps: int) -> optax.Schedule:
 
 
 def multiplier(path: str, rates: Mapping[str, float]) -> float:
-    """The layer-wise factor of a parameter; where patterns overlap the last one counts."""
-    factor = 1.0
-    for pattern, value in rates.items():
-        if partition.matches(path, pattern):
-            factor = float(value)
-    return factor
+    """The layer-wise factor of a parameter: the product of all patterns that name it.
+
+    A product, since a config keeps no order of its keys.
+    """
+    return math.prod(float(v) for pattern, v in rates.items() if partition.matches(path, pattern))
 
 
 def decayed(tree: PyTree) -> PyTree:
@@ -95,6 +95,18 @@ def _layerwise(rates: Mapping[str, float]) -> optax.GradientTransformation:
         return update * multiplier('/'.join(str(key.key) for key in path), rates)
 
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
+
+
+def _check(config) -> None:
+    for name, low in (('accumulate', 1), ('clip', 0), ('warmup', 0), ('factor', 0)):
+        if config[name] < low:
+            raise ValueError(f'optimizer.{name} is {config[name]}; expected {low} or more')
+    bounds = (config.warmup, *config.boundaries)
+    if config.schedule == 'step' and not (len(bounds) > 1 and sorted({*bounds}) == [*bounds]):
+        raise ValueError(
+            f'optimizer.boundaries is {config.boundaries}; the step schedule expects one or more '
+            f'updates, growing, after the warm-up of {config.warmup}'
+        )
 
 
 def build(config, steps: int) -> Callable[[Hparams], optax.GradientTransformation]:
@@ -112,8 +124,7 @@ def build(config, steps: int) -> Callable[[Hparams], optax.GradientTransformatio
       ValueError: an unknown optimizer or schedule, or an impossible number.
     """
     rule = _lookup(OPTIMIZERS, config.name, 'optimizer')
-    if config.accumulate < 1:
-        raise ValueError(f'optimizer.accumulate is {config.accumulate}; expected 1 or more')
+    _check(config)
     shape = schedule(config, -(-steps // config.accumulate))
 
     def make(hp: Hparams) -> optax.GradientTransformation:

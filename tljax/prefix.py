@@ -11,25 +11,37 @@ from tljax.data import streams as data
 from tljax.types import PyTree, Spec
 
 
-def deepest_frozen(net: nn.Module, spec: Spec, frozen: Iterable[str]) -> str:
-    """The last endpoint of the encoder that depends on frozen parameters only.
+def deepest_frozen(
+    net: nn.Module, spec: Spec, values: tuple[PyTree, PyTree], trained: Iterable[str]
+) -> str:
+    """The last endpoint of the encoder before which nothing is trained and no layer is live.
+
+    Args:
+      net: the encoder.
+      spec: gives the shape of images.
+      values: `(params, mutable)` by role.
+      trained: paths of the parameters that any player moves.
 
     Raises:
-      ValueError: already the first stage is trained.
+      ValueError: there is none.
     """
-    frozen = set(frozen)
+    trained = frozenset(trained)
+    live = partition.trained_modules(*values, trained)
     images = jnp.zeros((2, *spec.image), jnp.float32)
     deepest = None
     for endpoint in net.endpoints:
         key = jax.random.key(0)
         made = jax.eval_shape(lambda k: net.init(k, images, until=endpoint), key)
-        if not frozen >= {f'encoder/{p}' for p in partition.paths(made.get('params', {}))}:
+        leaves = {name: [f'encoder/{p}' for p in partition.paths(made[name])] for name in made}
+        layers = {path.rpartition('/')[0] for path in leaves.get(partition.LIVE, ())}
+        if trained.intersection(leaves.get('params', ())) or live & layers:
             break
         deepest = endpoint
     if deepest is None:
         raise ValueError(
-            f'cache_prefix: the first stage of the encoder, {net.endpoints[0]!r}, is trained, so '
-            'there is no frozen prefix; set cache_prefix=False or narrow trains'
+            f'cache_prefix: the first stage of the encoder, {net.endpoints[0]!r}, is trained, or '
+            'its dropout is on, so there is no frozen prefix; set cache_prefix=False or narrow '
+            'trains'
         )
     return deepest
 

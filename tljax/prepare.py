@@ -47,13 +47,14 @@ def prepare(config) -> Prepared:
     for stream in streams.values():
         steps = sum(phase.steps for phase in method.phases)
         sampling.check_range(steps, stream.batch, stream.name)
+    check_shapes(config, method, spec)
     values = initial.drawn(method, spec, members.seed)
     if config.init['from']:
         values = initial.load(values, members.table, config)
     table = parameter_table(config, method, values[0])
     if config.cache_prefix:
-        net, frozen = encoder(config), [row['path'] for row in table if not row['trained_by']]
-        endpoint = prefix.deepest_frozen(net, spec, frozen)
+        net, trained = encoder(config), [row['path'] for row in table if row['trained_by']]
+        endpoint = prefix.deepest_frozen(net, spec, values, trained)
         lift = partial(train.lift, members=len(members.table), how='map')
         cache = partial(prefix.cached, net, endpoint, values, lift, config.block)
         streams = {name: cache(stream) for name, stream in streams.items()}
@@ -81,6 +82,7 @@ def check_choices(config) -> None:
     if stream and stream not in config.data.evaluate:
         raise ValueError(f'selection={config.selection} needs data.evaluate.{stream}')
     least = {('steps',): 0, ('evaluate_every',): 0, ('save_every',): 0, ('block',): 1}
+    least |= {('sharding', 'devices'): 0, ('data', 'workers'): 0, ('data', 'resident_mb'): 0}
     for name in config.data.streams:
         least['data', 'streams', name, 'batch'] = 1
         least['data', 'streams', name, 'labels_per_class'] = 0
@@ -107,8 +109,16 @@ def members_of(config) -> Members:
     for name, values in axes.items():
         if name not in known:
             raise unknown('member axis', name, known)
-        if len(set(values)) < len(values):
-            raise ValueError(f'members.{name}={values}: a value is given twice')
+        whole = name not in config.hparams
+        fits = all(
+            isinstance(value, int) and 0 <= value < 2**32
+            if whole
+            else isinstance(value, int | float)
+            for value in values
+        )
+        if not fits or len(set(values)) < len(values):
+            kind = 'whole numbers in 0..2^32-1' if whole else 'numbers'
+            raise ValueError(f'members.{name}={values}: expected different {kind}')
     table = tuple(dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values()))
     hp = {
         name: np.asarray([member.get(name, value) for member in table], np.float32)
@@ -138,11 +148,12 @@ def pixels_of(config) -> decode.Pixels:
 
 
 def _load(config, name: str, stream: Mapping) -> sources.Source:
+    pixels = pixels_of(config)._asdict()
     try:
         return sources.load(
             stream['dataset'],
             stream['split'],
-            **pixels_of(config)._asdict(),
+            **pixels,
             classes=tuple(stream['classes']) or None,
             data_dir=config.data.data_dir or None,
         )
@@ -212,14 +223,31 @@ def build_method(config, spec: Spec) -> Method:
     return methods.METHODS[config.method](config, spec, optimizer)
 
 
+def check_shapes(config, method: Method, spec: Spec) -> None:
+    """Refuses a net or a head that cannot be made, or cannot take images as these data have."""
+    image = jax.ShapeDtypeStruct((1, *spec.image), np.uint8)
+    try:
+        made = jax.eval_shape(lambda: method.init(jax.random.key(0), spec))
+        jax.eval_shape(method.predict, *made, image)
+    except ValueError:
+        raise
+    except Exception as error:  # of JAX or Flax, which have many
+        net, head = config.net.to_dict(), config.head.to_dict()
+        raise ValueError(
+            f'net={net} with head={head} cannot be made for images {list(spec.image)}: {error}'
+        ) from error
+
+
 def parameter_table(config, method: Method, params: PyTree) -> list[dict]:
     """Path, shape, who trains it in any phase, and at which rate: what a run prints and saves.
 
     Raises:
       ValueError: a pattern of `trains` or of the layer-wise rates matches nothing.
     """
-    for pattern in config.optimizer.rates:
+    for pattern, factor in config.optimizer.rates.items():
         partition.select(params, pattern)
+        if not isinstance(factor, int | float) or factor < 0:
+            raise ValueError(f'optimizer.rates[{pattern!r}] is {factor!r}; expected 0 or more')
     owned = [pair for phase in method.phases for pair in train.owners(phase, params).items()]
     rows = []
     for path, leaf in zip(partition.paths(params), jax.tree.leaves(params), strict=True):

@@ -1,5 +1,6 @@
 """A study: several runs of one base config, trained in order and compared with a baseline."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from tljax import config as configs
 from tljax import experiment, report, verdict, workdir
 from tljax.console import CONSOLE, say
 from tljax.evaluation.classification import METRICS
+from tljax.prepare import check_choices, members_of
 from tljax.types import unknown
 
 
@@ -24,7 +26,7 @@ def run(config, directory: Path, command: str = '') -> dict:
 
 def _study(config, directory: Path, command: str) -> dict:
     runs, arms, compare = _in_order(config), {}, config.compare
-    _check_comparison(compare, runs)
+    _check(compare, runs)
     # Every run looks after its own directory: a study that is corrected or added to keeps the runs
     # that the change leaves as they were.
     identities: dict[str, dict] = {}
@@ -56,17 +58,17 @@ def _study(config, directory: Path, command: str) -> dict:
     return results
 
 
-def _check_comparison(compare, runs) -> None:
-    """Refuses before training what could not be compared after it."""
-    if not compare.arms:
-        raise ValueError(f'compare.arms is empty; name some of the runs {", ".join(runs)}')
-    if compare.baseline not in compare.arms:
-        raise unknown('arm in compare.baseline', compare.baseline, compare.arms)
-    if compare.metric not in METRICS:
-        raise unknown('metric in compare.metric', compare.metric, METRICS)
-    for name in compare.arms:
-        if compare.stream not in runs[name].data.evaluate:
-            raise unknown(f'stream of run {name!r}', compare.stream, runs[name].data.evaluate)
+def _check(compare, runs: Mapping[str, Any]) -> None:
+    """Refuses before training what could not be run, or not be compared after it."""
+    trial = {}
+    for name, one in runs.items():
+        check_choices(one)
+        members = members_of(one).table
+        scores = dict.fromkeys(METRICS, [0.0] * len(members))
+        evaluated = dict.fromkeys(one.data.evaluate, scores)
+        trial[name] = {'members': members, 'scores': evaluated}
+    arms = {name: trial[name] for name in compare.arms}
+    verdict.compare(arms, compare.baseline, compare.stream, compare.metric)
 
 
 def _in_order(config) -> dict[str, Any]:

@@ -15,10 +15,13 @@ def encoder(config) -> nn.Module:
     """The backbone of config.net; its key `input` overrides fields of the declared input."""
     options = config.net.to_dict()
     changes = options.pop('input', {})
-    net = nets.build_backbone(options.pop('name'), **options)
+    net = nets.build_backbone(options.pop('name', ''), **options)
     if extra := set(changes) - set(net.input._fields):
         raise unknown('key of net.input', sorted(extra)[0], net.input._fields)
-    return net.clone(input=net.input._replace(**changes)) if changes else net
+    wanted = net.input._replace(**changes)
+    if {len(wanted.mean), len(wanted.std)} - {1, wanted.channels}:
+        raise ValueError(f'net.input: mean and std need one number, or one a channel: {wanted}')
+    return net.clone(input=wanted) if changes else net
 
 
 class Classifier(NamedTuple):
@@ -32,7 +35,9 @@ class Classifier(NamedTuple):
     def build(cls, config, spec: Spec) -> 'Classifier':
         """From config.net and config.head, for the classes of `spec`."""
         head = dict(config.head)
-        head = nets.build_head(head.pop('name'), len(spec.classes), **head)
+        if 'classes' in head:
+            raise ValueError('head.classes: the data tell the number of classes; leave it out')
+        head = nets.build_head(head.pop('name', ''), len(spec.classes), **head)
         return cls(encoder(config), head, spec.since)
 
     def init(self, key: Key, spec: Spec) -> tuple[Params, Mutable]:

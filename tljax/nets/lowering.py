@@ -1,12 +1,13 @@
 """Convolution and max pooling that are fast on the CPU too.
 
-XLA runs a convolution on the CPU slowly, and inside `scan` or `fori_loop` 10 to 25 times slower still,
-while its matrix product is as fast as anyone's. So on the CPU a convolution is written here as patches
-(im2col) and one matrix product; on other platforms it stays native.
+XLA runs a convolution on the CPU slowly, and inside `scan` or `fori_loop` 10 to 25 times slower
+still, while its matrix product is as fast as anyone's. So on the CPU a convolution is written here
+as patches (im2col) and one matrix product; on other platforms it stays native.
 
-Arrays are [N, H, W, C] for the caller. Inside, the CPU path puts N last, so that every slice, maximum
-and addition runs along contiguous examples, and the product is [outer, K] @ [K, h * w * N], the
-fast side of a narrow product. The transposes cost nothing: XLA chooses layouts in which they vanish.
+Arrays are [N, H, W, C] for the caller. Inside, the CPU path puts N last, so that every slice,
+maximum and addition runs along contiguous examples, and the product is [O, K] @ [K, h * w * N], the
+fast side of a narrow product. Most of the transposes cost nothing: XLA chooses layouts in which
+they vanish.
 """
 
 from functools import partial
@@ -65,7 +66,7 @@ def conv(
     layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     if layout != lax.conv_dimension_numbers(lhs.shape, rhs.shape, NHWC):
         return native(lhs, rhs)
-    pads = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+    pads = _pads(lhs, rhs, window_strides, padding)
     options = {'precision': precision, 'preferred_element_type': preferred_element_type}
 
     def product(x, kernel):
@@ -76,6 +77,12 @@ def conv(
 
 
 Conv = partial(nn.Conv, conv_general_dilated=conv)
+
+
+def _pads(x, kernel, strides, padding):
+    if isinstance(padding, str):
+        return lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    return padding
 
 
 def _product(x, kernel, strides, pads, **options):
@@ -103,8 +110,8 @@ def _product(x, kernel, strides, pads, **options):
 def max_pool(x: Array, window, strides=None) -> Array:
     """Maximum over windows, without padding: `flax.linen.max_pool` with a cheap gradient.
 
-    Windows that do not overlap are taken by reshaping; others are left to Flax. As there, the gradient
-    of a tie goes to the first maximum.
+    Windows that do not overlap are taken by reshaping; others are left to Flax. As there, the
+    gradient of a tie goes to the first maximum.
 
     Args:
       x: [..., H, W, C].
@@ -168,7 +175,7 @@ def conv_pool(x: Array, kernel: Array, bias: Array, padding, window: int = 2) ->
     Returns:
       [N, h, w, O].
     """
-    pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (1, 1), padding)
+    pads = _pads(x, kernel, (1, 1), padding)
 
     def native(x, kernel, bias):
         y = lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=NHWC)

@@ -1,0 +1,196 @@
+"""The lowered convolution and pools against native ones: values and gradients."""
+
+import subprocess
+import sys
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from tljax.nets.lowering import NHWC, Conv, conv, conv_pool, max_pool
+
+native = lax.conv_general_dilated
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def close(found, expected):
+    def leaf(a, b):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * max(1, np.abs(b).max()))
+
+    jax.tree.map(leaf, found, expected)
+
+
+def with_gradients(fn, *primals):
+    """A function of the primals: the value and the gradients of a weighted sum of it."""
+    weight = normal(9, *jax.eval_shape(fn, *primals).shape)
+
+    def both(*primals):
+        value, back = jax.vjp(fn, *primals)
+        return value, back(weight)
+
+    return both
+
+
+@pytest.mark.parametrize(
+    'image, kernel, strides, padding',
+    [
+        ((2, 7, 6, 3), (3, 3, 3, 4), (1, 1), 'SAME'),
+        ((2, 7, 6, 3), (3, 2, 3, 4), (2, 1), 'VALID'),
+        ((1, 8, 8, 2), (3, 3, 2, 5), (2, 2), ((1, 1), (1, 1))),
+        ((2, 9, 9, 1), (4, 4, 1, 2), (2, 2), 'SAME'),
+        ((3, 5, 5, 4), (1, 1, 4, 2), (1, 1), 'SAME'),
+        ((3, 5, 5, 4), (1, 1, 4, 2), (2, 2), 'VALID'),
+        ((1, 6, 6, 2), (3, 3, 2, 2), (1, 1), ((-1, 0), (2, -1))),
+    ],
+)
+def test_conv(image, kernel, strides, padding):
+    x, k = normal(0, *image), normal(1, *kernel)
+    run = [
+        jax.jit(
+            with_gradients(
+                partial(f, window_strides=strides, padding=padding, dimension_numbers=NHWC), x, k
+            )
+        )
+        for f in (conv, native)
+    ]
+    close(run[0](x, k), run[1](x, k))
+
+
+def test_conv_is_lowered_for_the_cpu_only():
+    x, k = normal(0, 2, 6, 6, 3), normal(1, 3, 3, 3, 4)
+    traced = jax.jit(lambda x, k: conv(x, k, (1, 1), 'SAME', dimension_numbers=NHWC)).trace(x, k)
+    for platform, is_native in {'cpu': False, 'cuda': True, 'tpu': True}.items():
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert ('stablehlo.convolution' in text) == is_native
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'rhs_dilation': (2, 2)},
+        {'lhs_dilation': (2, 2), 'padding': ((1, 1), (2, 2))},
+        {'feature_group_count': 2},
+        {'dimension_numbers': ('NCHW', 'OIHW', 'NCHW')},
+        {'dimension_numbers': None},
+    ],
+)
+def test_conv_leaves_the_rest_to_native(options):
+    options = {'window_strides': (1, 1), 'padding': 'SAME', 'dimension_numbers': NHWC} | options
+    x = normal(0, 2, 4, 6, 4)
+    k = normal(1, 4, 4, 4, 4)[:, :, : 4 // options.get('feature_group_count', 1)]
+    np.testing.assert_array_equal(conv(x, k, **options), native(x, k, **options))
+
+
+def test_conv_over_models_over_inputs_and_in_a_loop():
+    plain = {'window_strides': (1, 1), 'padding': 'SAME', 'dimension_numbers': NHWC}
+    xs, ks = normal(0, 3, 2, 6, 6, 2), normal(1, 3, 3, 3, 2, 2)
+
+    @partial(jax.jit, static_argnums=2)
+    def run(xs, ks, conv):
+        f = with_gradients(partial(conv, **plain), xs[0], ks[0])
+        models, inputs = jax.vmap(f)(xs, ks), jax.vmap(f, (0, None))(xs, ks[0])
+        looped = lax.fori_loop(0, 3, lambda i, x: jnp.tanh(conv(x, ks[i], **plain)), xs[0])
+        return models, inputs, looped
+
+    close(run(xs, ks, conv), run(xs, ks, native))
+
+
+def test_conv_has_second_and_forward_derivatives():
+    x, k = normal(0, 1, 4, 4, 1), normal(1, 3, 3, 1, 2)
+
+    @partial(jax.jit, static_argnums=2)
+    def run(x, k, conv):
+        f = lambda x, k: jnp.sum(conv(x, k, (1, 1), 'VALID', dimension_numbers=NHWC) ** 3)
+        penalty = jax.grad(lambda k: jnp.sum(jax.grad(f)(x, k) ** 2))(k)
+        return penalty, jax.jvp(jax.grad(f), (x, k), (x, k))
+
+    close(run(x, k, conv), run(x, k, native))
+
+
+def test_linen_conv():
+    x = normal(0, 2, 5, 5, 3)
+    lowered, plain = (c(4, (3, 3), strides=2, name='c') for c in (Conv, nn.Conv))
+    variables = plain.init(jax.random.key(0), x)
+    close(lowered.apply(variables, x), plain.apply(variables, x))
+    # Flax flattens further batch axes, and adds a missing one.
+    close(lowered.apply(variables, x[None]), plain.apply(variables, x[None]))
+    close(lowered.apply(variables, x[0]), plain.apply(variables, x[0]))
+
+
+@pytest.mark.parametrize(
+    'shape, window, strides',
+    [
+        ((2, 6, 4, 3), 2, None),
+        ((2, 7, 5, 3), (3, 2), None),
+        ((2, 7, 7, 1), 3, 2),
+        ((3, 2, 4, 4, 1), 2, 2),
+    ],
+)
+def test_max_pool(shape, window, strides):
+    # Whole numbers, so that there are ties.
+    x = jnp.round(normal(0, *shape))
+    sides = (window, window) if isinstance(window, int) else window
+    steps = sides if strides is None else (strides, strides)
+    ours = jax.jit(with_gradients(lambda x: max_pool(x, window, strides), x))(x)
+    close(ours, jax.jit(with_gradients(lambda x: nn.max_pool(x, sides, steps), x))(x))
+
+
+def test_max_pool_shows_what_is_not_a_number():
+    for at in range(4):
+        x = jnp.zeros(4).at[at].set(jnp.nan).reshape(1, 2, 2, 1)
+        assert jnp.isnan(max_pool(x, 2)).all()
+        assert jnp.isnan(max_pool(x - jnp.inf, 2)).all()
+
+
+@pytest.mark.parametrize(
+    'side, kernel, padding, window',
+    [(8, 5, 'VALID', 2), (9, 3, 'SAME', 2), (10, 3, ((1, 0), (2, 1)), 3), (6, 4, 'SAME', 1)],
+)
+def test_conv_pool(side, kernel, padding, window):
+    x, k, b = normal(0, 2, side, side, 2), normal(1, kernel, kernel, 2, 3), normal(2, 3)
+
+    def plain(x, k, b):
+        y = native(x, k, (1, 1), padding, dimension_numbers=NHWC) + b
+        return nn.relu(nn.max_pool(y, (window, window), (window, window)))
+
+    ours = partial(conv_pool, padding=padding, window=window)
+    over = lambda f: jax.jit(with_gradients(jax.vmap(f), *twice))
+    twice = [jnp.stack([a, -a]) for a in (x, k, b)]
+    close(over(ours)(*twice), over(plain)(*twice))
+
+
+SHARDED = """
+import jax, jax.numpy as jnp
+jax.config.update('jax_num_cpu_devices', 4)
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from tljax.nets.lowering import NHWC, conv, conv_pool, max_pool
+mesh = jax.make_mesh((4,), ('batch',), axis_types=(AxisType.Auto,))
+x = jax.random.normal(jax.random.key(0), (8, 8, 8, 2))
+k = jax.random.normal(jax.random.key(1), (3, 3, 2, 2))
+
+def loss(x, k):
+    y = max_pool(conv(x, k, (1, 1), 'SAME', dimension_numbers=NHWC), 2)
+    return jnp.sum(conv_pool(y, k, jnp.ones(2), 'SAME') ** 2)
+
+f = jax.jit(jax.value_and_grad(loss, (0, 1)))
+put = lambda a, *spec: jax.device_put(a, NamedSharding(mesh, P(*spec)))
+sharded = f(put(x, 'batch'), put(k))
+for a, b in zip(jax.tree.leaves(sharded), jax.tree.leaves(f(x, k))):
+    assert jnp.allclose(a, b, rtol=1e-5, atol=1e-5 * jnp.abs(b).max()), abs(a - b).max()
+"""
+
+
+def test_on_a_mesh():
+    """In a process of its own: the number of devices is fixed when the backend starts."""
+    done = subprocess.run(
+        [sys.executable, '-c', SHARDED], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,113 @@
+"""Every file in configs/ says what it is, and runs when shrunk."""
+
+import importlib.util
+import math
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch import train
+from tests import runs
+from tljax import config as configs
+from tljax import study
+from tljax.methods.networks import encoder
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / 'configs').glob('*.py'))
+COMMAND = re.compile(r'^ *(python launch/train\.py (?:.*\\\n)*.*)$', re.MULTILINE)
+# What a docstring has to have, and how it begins there.
+PARTS = {
+    'what it is of': r'^ *(Paper|Task): \S',
+    'the command': r'^ *python launch/train\.py --config configs/{name}\.py',
+    'the expected numbers with their spread': r'^ *Expected: (.|\n)*?\d ± \d',
+    'the time it takes': r'^ *Time: .*\d ?(s|min|h)\b',
+}
+# Nets keep their kind and become small.
+SMALL = {'lenet': {'widths': (4, 6)}, 'resnet': {'widths': (8, 8)}, 'mlp': {'widths': (8,)}}
+CLASSES = 10
+
+
+def load(file: Path):
+    spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
+def test_docstring_says_what_to_run_and_to_expect(file):
+    text = load(file).__doc__
+    parts = {part: pattern.replace('{name}', file.stem) for part, pattern in PARTS.items()}
+    lacking = {p: r for p, r in parts.items() if not re.search(r, text, re.MULTILINE)}
+    assert not lacking, f'the docstring of {file.name} lacks {lacking}'
+
+
+@pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
+def test_commands_of_the_docstring_are_understood(file, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for command in COMMAND.findall(load(file).__doc__):
+        argv = shlex.split(command.replace('\\\n', ' '))
+        config, workdir = train.parse(argv[1:])
+        configs.checked(config)
+        assert workdir.parts[0] == 'runs'
+
+
+@pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
+def test_shrunk_config_runs(file, tmp_path):
+    config = shrunk(configs.checked(load(file).get_config()), tmp_path)
+    directory = tmp_path / 'run'
+    found = study.run(config, directory)
+    assert (directory / 'report.html').stat().st_size > 10_000
+    arms = {'': found}
+    if config.runs:
+        arms = {name: runs.results(directory / name) for name in config.runs}
+        assert {row['arm'] for row in found['comparison']} == set(config.compare.arms)
+        assert all(0 <= row['mean'] <= 1 for row in found['comparison'])
+    for name, results in arms.items():
+        assert results['step'] == [max(results['step'])] * len(results['members'])
+        for scores in results['scores'].values():
+            assert all(0 <= value <= 1 for value in scores['accuracy'])
+            assert all(math.isfinite(value) for value in scores['loss'])
+        assert runs.lines(directory / name)
+
+
+def shrunk(config, folder: Path):
+    """A config with few steps, members and images, and a small net of the same kind."""
+    for run in (config, *config.runs.values()):
+        _shrink(run)
+    config.block, config.data.wrap = 60, True
+    wanted = encoder(config).input
+    side, channels = config.data.size or wanted.size, config.data.channels or wanted.channels
+    images = np.random.RandomState(0).randint(0, 256, (20 * CLASSES, side, side, channels))
+    labels = np.arange(len(images)) % CLASSES
+    tables = {}
+    for split in ('train', 'val', 'test'):
+        tables |= {f'{split}_image': images.astype(np.uint8), f'{split}_label': labels}
+    np.savez(folder / 'toy.npz', classes=np.array([str(c) for c in range(CLASSES)]), **tables)
+    for run in (config, *config.runs.values()):
+        for place in ('streams', 'evaluate'):
+            for stream in run.get('data', {}).get(place, {}).values():
+                if 'dataset' in stream:
+                    stream.dataset = f'npz:{folder / "toy.npz"}'
+    return config
+
+
+def _shrink(run) -> None:
+    """Shrinks what a config, or the changes of one run of a study, sets."""
+    for key, most in (('steps', 2), ('evaluate_every', 0), ('save_every', 0)):
+        if key in run:
+            run[key] = min(run[key], most)
+    if 'optimizer' in run:
+        run.optimizer.warmup = min(run.optimizer.get('warmup', 0), 1)
+    for axis, values in run.get('members', {}).items():
+        few = [(1, 2), values][axis != 'labels_per_class'] if values else ()
+        run.members[axis] = tuple(few[:2])
+    if 'net' in run:
+        run.net.update(SMALL.get(run.net.name, {}))
+    for stream in run.get('data', {}).get('streams', {}).values():
+        for key, most in (('batch', 8), ('labels_per_class', 2)):
+            if key in stream:
+                stream[key] = min(stream[key], most)

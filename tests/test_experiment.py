@@ -1,0 +1,231 @@
+"""Whole runs and studies: what they leave in their directories, and what has to be equal."""
+
+import json
+import struct
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests import runs
+from tljax import config as configs
+from tljax import experiment, initial, partition, report, study
+
+AXES = [{'seed': s, 'labels_per_class': k} for s in (0, 1) for k in (5, 20)]
+
+
+def leaves(directory):
+    """The selected parameters of a run, by path."""
+    return partition.flat(initial.trained(directory)[0])
+
+
+def assert_close(a, b, tolerance=1e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, tolerance, tolerance), a, b)
+
+
+def test_run_directory(tmp_path, capsys):
+    assert runs.launch(tmp_path / 'run', 'evaluate_every=8') == 0
+    shown = capsys.readouterr()
+    assert 'tiny: step 8 of 20  test ' in shown.out
+    assert f'report: {tmp_path / "run" / "report.html"}' in shown.out
+    assert shown.err == ''
+    found = {path.name for path in (tmp_path / 'run').iterdir()}
+    files = {'config.json', 'metrics.jsonl', 'results.json', 'checkpoints', 'report.html', '.lock'}
+    assert found == files
+    lines = runs.lines(tmp_path / 'run')
+    assert [line['step'] for line in lines] == [8, 16, 20]
+    for line in lines:
+        assert line['phase'] == 'train'
+        assert set(line['train']) == {'model/loss', 'model/accuracy'}
+        assert set(line['test']) == {'accuracy', 'per_class_accuracy', 'loss'}
+        assert all(len(v) == 1 for part in ('train', 'test') for v in line[part].values())
+    losses = [line['train']['model/loss'][0] for line in lines]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_results_say_what_they_are_of(tiny_study):
+    found = json.loads((tiny_study / 'fine_tuned' / 'results.json').read_text())
+    assert found['name'] == 'fine_tuned'
+    assert found['members'] == AXES
+    assert found['classes'] == ['5', '6', '7', '8', '9']
+    assert found['image'] == [8, 8, 1]
+    assert found['step'] == [20] * 4
+    assert found['command'].startswith('python launch/train.py --config=')
+    assert found['protocol'] == (
+        'Trained on source: sklearn:digits (train), 25 to 100 examples. Evaluated on test: '
+        'sklearn:digits (test), all 299 examples. Reported: last step.'
+    )
+    assert found['environment']['jax'] == jax.__version__
+    assert set(found['seconds']) == {'setup', 'train', 'total'}
+    scores = found['scores']['test']
+    assert scores['count'] == 299
+    for accuracy, confusion in zip(scores['accuracy'], scores['confusion'], strict=True):
+        assert np.sum(confusion) == 299
+        assert accuracy == np.trace(confusion) / 299
+    last = runs.lines(tiny_study / 'fine_tuned')[-1]['test']
+    assert last == {name: scores[name] for name in last}
+    rows = {row['path']: row for row in found['parameters']}
+    assert rows['encoder/hidden1/kernel']['shape'] == [64, 24]
+    assert rows['encoder/hidden1/kernel']['trained_by'] == 'model'
+
+
+def test_study_compares_its_arms(tiny_study):
+    found = json.loads((tiny_study / 'results.json').read_text())
+    assert found['arms'] == ['scratch', 'frozen', 'fine_tuned']
+    assert found['supporting'] == ['pretrain']
+    rows = [(row['labels_per_class'], row['arm']) for row in found['comparison']]
+    assert rows == [(k, arm) for k in (5, 20) for arm in found['arms']]
+    for row in found['comparison']:
+        assert row['n'] == 2
+        assert (row['verdict'] == 'baseline') == (row['arm'] == 'scratch')
+        accuracy = runs.results(tiny_study / row['arm'])['scores']['test']['accuracy']
+        chosen = [
+            a
+            for a, m in zip(accuracy, AXES, strict=True)
+            if m['labels_per_class'] == row['labels_per_class']
+        ]
+        assert row['mean'] == pytest.approx(np.mean(chosen))
+    for name in ('.', 'pretrain', 'scratch', 'frozen', 'fine_tuned'):
+        assert json.loads((tiny_study / name / 'config.json').read_text())
+    assert 'http' not in (tiny_study / 'report.html').read_text().replace('http://www.w3.org', '')
+
+
+def test_frozen_encoder_is_bitwise_that_of_its_seed(tiny_study):
+    source, frozen = leaves(tiny_study / 'pretrain'), leaves(tiny_study / 'frozen')
+    tuned = leaves(tiny_study / 'fine_tuned')
+    encoder = [path for path in source if path.startswith('encoder/')]
+    assert encoder
+    for member, axes in enumerate(AXES):
+        for path in encoder:
+            ours = source[path][axes['seed']]
+            np.testing.assert_array_equal(frozen[path][member], ours)
+            assert (tuned[path][member] != ours).any()
+    trained = {
+        row['path']
+        for row in runs.results(tiny_study / 'frozen')['parameters']
+        if row['trained_by']
+    }
+    assert trained == {'head/kernel', 'head/bias'}
+
+
+def test_cached_prefix_equals_the_uncached_run(tiny_study, tmp_path):
+    changes = {'trains': 'head', 'init.from': str(tiny_study / 'pretrain')}
+    c = runs.run(**changes, members={'seed': (0, 1), 'labels_per_class': (5, 20)})
+    experiment.run(configs.checked(c), tmp_path)
+    assert_close(initial.trained(tmp_path), initial.trained(tiny_study / 'frozen'))
+    scores = [runs.results(d)['scores']['test'] for d in (tmp_path, tiny_study / 'frozen')]
+    assert_close(scores[0]['loss'], scores[1]['loss'])
+
+
+def test_solo_run_equals_its_member_of_many(tiny_study, tmp_path):
+    changes = {'seed': 1, 'data.streams.source.labels_per_class': 20}
+    experiment.run(runs.run(**changes), tmp_path)
+    for path, leaf in leaves(tiny_study / 'scratch').items():
+        np.testing.assert_allclose(leaf[3], leaves(tmp_path)[path][0], 1e-4, 1e-5)
+
+
+def test_run_that_starts_from_another_needs_its_members(tiny_study, tmp_path):
+    start = {'init.from': str(tiny_study / 'pretrain'), 'steps': 1}
+    one = experiment.run(runs.run(**start, seed=1, trains='head'), tmp_path / 'one')
+    assert one['members'] == [{'seed': 1}]
+    source, ours = leaves(tiny_study / 'pretrain'), leaves(tmp_path / 'one')
+    np.testing.assert_array_equal(
+        ours['encoder/dense/kernel'][0], source['encoder/dense/kernel'][1]
+    )
+    with pytest.raises(ValueError, match=r"0 of its members fit member {'seed': 7}; they d"):
+        experiment.run(runs.run(**start, seed=7), tmp_path / 'two')
+
+
+def test_fed_stream_equals_resident_one(tmp_path):
+    for name, limit in (('resident', 1024), ('fed', 0)):
+        experiment.run(runs.run(**{'data.resident_mb': limit}), tmp_path / name)
+    assert_close(leaves(tmp_path / 'fed'), leaves(tmp_path / 'resident'))
+    fed, resident = (runs.results(tmp_path / n)['scores']['test'] for n in ('fed', 'resident'))
+    assert fed['accuracy'] == resident['accuracy']
+
+
+@pytest.mark.parametrize(('selection', 'stream'), [('validation', 'val'), ('oracle', 'test')])
+def test_selection_keeps_the_best_step_of_each_member(tmp_path, selection, stream):
+    c = runs.run(selection=selection, steps=12, evaluate_every=2, members={'rate': (0.05, 0.6)})
+    c.data.streams.source.split = 'train[:50%]'
+    val = configs.held_out(runs.DIGITS, split='train[50%:]', classes=runs.NEW)
+    c.data.evaluate.val = val
+    found = experiment.run(c, tmp_path)
+    lines = runs.lines(tmp_path)
+    curve = np.array([line[stream]['accuracy'] for line in lines])  # [T, M]
+    best = curve.argmax(axis=0)  # the first, where several are equal
+    assert found['step'] == [lines[t]['step'] for t in best]
+    for member, t in enumerate(best):
+        for name in ('val', 'test'):
+            expected = lines[t][name]['accuracy'][member]
+            assert found['scores'][name]['accuracy'][member] == expected
+    assert ('oracle' in found['protocol']) == (selection == 'oracle')
+    assert found['selection'] == selection
+
+
+def test_last_step_is_what_it_says(tmp_path):
+    found = experiment.run(runs.run(steps=7, evaluate_every=3), tmp_path)
+    assert found['step'] == [7]
+    assert [line['step'] for line in runs.lines(tmp_path)] == [3, 6, 7]
+
+
+def test_finished_run_is_left_alone(tiny_study, monkeypatch):
+    # The report is written anew, with the same content.
+    files = [p for p in tiny_study.rglob('*') if p.is_file() and p.name != 'report.html']
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+    monkeypatch.setattr(experiment, 'prepare', None)
+    began = time.perf_counter()
+    command = json.loads((tiny_study / 'results.json').read_text())['command']
+    study.run(runs.study(), tiny_study, command)
+    assert time.perf_counter() - began < 10
+    again = [p for p in tiny_study.rglob('*') if p.is_file() and p.name != 'report.html']
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in again} == before
+
+
+def test_study_may_gain_an_arm_and_keeps_the_others(tmp_path, monkeypatch):
+    c = runs.run(steps=2, evaluate_every=0)
+    c.runs = {'a': {}, 'b': {'hparams': {'rate': 0.1}}}
+    c.compare.update(baseline='a', arms=('a', 'b'))
+    monkeypatch.setattr(report, 'write', lambda directory: directory)
+    study.run(c, tmp_path)
+    before = (tmp_path / 'a' / 'results.json').stat().st_mtime_ns
+    c.runs.third = {'trains': 'head'}
+    c.compare.arms = ('a', 'b', 'third')
+    found = study.run(c, tmp_path)
+    assert {row['arm'] for row in found['comparison']} == {'a', 'b', 'third'}
+    assert (tmp_path / 'a' / 'results.json').stat().st_mtime_ns == before
+
+
+def events(folder):
+    """The events of TensorBoard files: length, checksum, protocol buffer, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    for file in sorted(folder.glob('events.*')):
+        data, at = file.read_bytes(), 0
+        while at < len(data):
+            (length,) = struct.unpack('<Q', data[at : at + 8])
+            yield Event.FromString(data[at + 12 : at + 12 + length])
+            at += length + 16
+
+
+def test_tensorboard_has_a_run_for_each_member(tmp_path):
+    pytest.importorskip('tensorboardX')
+    c = runs.run(tensorboard=True, steps=4, evaluate_every=2, members={'rate': (0.1, 0.01)})
+    found = experiment.run(c, tmp_path)
+    folders = sorted(path.name for path in (tmp_path / 'tensorboard').iterdir())
+    assert folders == ['seed=0,rate=0.01', 'seed=0,rate=0.1']
+    every = list(events(tmp_path / 'tensorboard' / 'seed=0,rate=0.01'))
+    scalars = {(e.step, v.tag): v.simple_value for e in every for v in e.summary.value}
+    assert {step for step, _ in scalars} == {2, 4}
+    assert scalars[4, 'test/accuracy'] == np.float32(found['scores']['test']['accuracy'][1])
+    assert (4, 'train/model/loss') in scalars
+    assert any(e.HasField('session_log') and e.step == 0 for e in every)
+
+
+def test_tensorboard_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tensorboardX', None)
+    with pytest.raises(ValueError, match=r"needs tensorboardX: pip install -e '\.\[tensorboard\]'"):
+        experiment.run(runs.run(tensorboard=True), tmp_path)
+    assert not (tmp_path / 'config.json').exists()

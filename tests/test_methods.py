@@ -1,0 +1,91 @@
+"""The battery: every method of the table initialises, trains three steps and predicts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import runs
+from tljax import config as configs
+from tljax import loop, partition
+from tljax.checkpoints import Checkpoints
+from tljax.methods import METHODS
+from tljax.prepare import prepare
+
+# What a method needs beyond a labelled 'source' and an unlabelled 'target', as config keys.
+SETTINGS: dict[str, dict] = {}
+
+
+def prepared_for(name: str, seeds=(0, 1), **changes):
+    """A tiny run of a method, ready to fit."""
+    c = runs.run(method=name, steps=3, evaluate_every=0, **SETTINGS.get(name, {}), **changes)
+    c.members.seed = seeds
+    c.data.streams.target = configs.stream(
+        runs.DIGITS, classes=runs.NEW, batch=20, labelled=False, split='test'
+    )
+    return prepare(configs.checked(c))
+
+
+def fit(prepared, directory):
+    """`(params, mutable)` after all steps, by path, NumPy."""
+    checkpoints = Checkpoints(directory / 'checkpoints')
+    calls = loop.Calls(evaluate=lambda *_: {}, record=lambda line: None)
+    values = jax.tree.map(np.array, prepared.values)
+    run = (prepared.streams, prepared.members, values, checkpoints, prepared.options, calls)
+    try:
+        fitted = loop.fit(prepared.method, *run)
+    finally:
+        checkpoints.close()
+    return tuple(jax.tree.map(np.asarray, part) for part in (fitted.params, fitted.mutable))
+
+
+@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('trains', [None, 'head'])
+def test_three_steps_and_predict(name, trains, tmp_path):
+    prepared = prepared_for(name, **({'trains': trains} if trains else {}))
+    before = partition.flat(jax.tree.map(np.array, prepared.values[0]))
+    params, mutable = fit(prepared, tmp_path)
+    after = partition.flat(params)
+    assert {k: v.shape for k, v in after.items()} == {k: v.shape for k, v in before.items()}
+    moved = {path for path in after if (after[path] != before[path]).any()}
+    trained = {row['path'] for row in prepared.table if row['trained_by']}
+    solved = any(not phase.steps for phase in prepared.method.phases)
+    assert moved
+    assert moved <= trained or solved, 'what no player trains has to stay as it was'
+    if trains:
+        assert not any(path.startswith('encoder/') for path in moved)
+    for leaf in jax.tree.leaves((params, mutable)):
+        assert leaf.shape[0] == 2
+        assert np.isfinite(leaf).all()
+    images = jnp.asarray(prepared.held['test'].image[:7])
+    predict = prepared.method.phases[-1].predict or prepared.method.predict
+    for member in (0, 1):
+        own = jax.tree.map(lambda x: x[member], (params, mutable))
+        out = predict(*own, images)
+        assert out['logits'].shape == (7, 5)
+        assert out['features'].ndim == 2
+        assert len(out['features']) == 7
+        assert all(np.isfinite(out[key]).all() for key in ('logits', 'features'))
+        np.testing.assert_allclose(
+            predict(*own, images[:1])['logits'], out['logits'][:1], 1e-4, 1e-5
+        )
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_member_of_two_equals_the_solo_run(name, tmp_path):
+    both = fit(prepared_for(name), tmp_path / 'both')
+    solo = fit(prepared_for(name, seeds=(1,)), tmp_path / 'solo')
+    for ours, theirs in zip(both, solo, strict=True):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x[1], y[0], 1e-4, 1e-6), ours, theirs)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_labels_of_the_target_change_nothing(name, tmp_path):
+    fitted = []
+    for shift in (0, 1):
+        prepared = prepared_for(name, seeds=(0,))
+        target = prepared.streams['target']
+        source = target.source._replace(labels=(target.source.labels + shift) % 5)
+        streams = prepared.streams | {'target': target._replace(source=source)}
+        fitted.append(fit(prepared._replace(streams=streams), tmp_path / str(shift)))
+    jax.tree.map(np.testing.assert_array_equal, *fitted)
