@@ -1,9 +1,22 @@
-"""Any folder of class sub-folders, from scratch or from the encoder of an earlier run."""
+"""Any folder of class sub-folders, from scratch or from the encoder of an earlier run.
+
+Task: PATH/class/*.jpg, or PATH/train/class and PATH/val/class; a ResNet on 32x32 RGB. With
+`--config.init.from=RUN` the encoder starts from that run; `--config.trains=head` keeps it frozen.
+
+    python launch/train.py --config configs/folder.py:PATH --workdir runs/folder
+    python launch/train.py --config configs/folder.py:PATH --workdir runs/folder_tuned \
+        --config.init.from=runs/folder
+
+Expected: ants and bees (hymenoptera, 243 images to train on, 153 to test), three seeds: TBD ± 1.
+Time: 3 min on 2 CPU cores.
+"""
+
+from pathlib import Path
 
 from tljax import config
 
 
-def get_config(path: str = '../shared/data/hymenoptera'):
+def get_config(path: str = 'PATH'):
     c = config.default()
     c.name = 'folder'
     c.title = f'Images of {path}'
@@ -13,7 +26,8 @@ def get_config(path: str = '../shared/data/hymenoptera'):
     c.optimizer.schedule = 'cosine'
     c.optimizer.warmup = 50
     c.data.streams.source = config.stream(f'folder:{path}', batch=64, augment='flip|shift:4')
-    c.data.evaluate.test = config.held_out(f'folder:{path}')
+    held_out = 'val' if Path(path, 'val').is_dir() and not Path(path, 'test').is_dir() else 'test'
+    c.data.evaluate.test = config.held_out(f'folder:{path}', split=held_out)
     c.steps = 600
     c.evaluate_every = 100
     return c

