@@ -14,7 +14,7 @@ def default() -> ConfigDict:
     c.title = ''
     c.description = ''
     c.seed = 0
-    c.lifting = 'auto'  # vmap, map, or auto: whichever suits the device
+    c.lifting = 'auto'  # vmap, map, or auto: map on a CPU, else vmap
     c.loop = True  # many steps a compiled call; False suits nets that XLA runs slowly in loops
 
     c.method = 'supervised'

@@ -128,7 +128,10 @@ def members_of(config) -> Members:
 
 
 def options_of(config) -> Options:
-    lifting = 'vmap' if config.lifting == 'auto' else config.lifting
+    lifting = config.lifting
+    if lifting == 'auto':
+        # A CPU gains nothing from a batched program and loses its caches: one by one is faster.
+        lifting = 'map' if jax.default_backend() == 'cpu' else 'vmap'
     return Options(
         mesh=sharding.mesh(config.sharding.devices),
         evaluate_every=config.evaluate_every,

@@ -7,7 +7,7 @@ from typing import Any
 from tljax import config as configs
 from tljax import experiment, report, verdict, workdir
 from tljax.console import CONSOLE, say
-from tljax.evaluation.classification import METRICS
+from tljax.evaluation.classification import LOWER_IS_BETTER, METRICS
 from tljax.prepare import check_choices, members_of
 from tljax.types import unknown
 
@@ -40,7 +40,10 @@ def _study(config, directory: Path, command: str) -> dict:
         workdir.claim(directory, config.to_dict())
         say(f'{name}: {_summary(arms[name])}')
     compared = {name: arms[name] for name in compare.arms}
-    rows = verdict.compare(compared, compare.baseline, compare.stream, compare.metric)
+    lower = compare.metric in LOWER_IS_BETTER
+    rows = verdict.compare(
+        compared, compare.baseline, compare.stream, compare.metric, lower_is_better=lower
+    )
     results = {
         'name': config.name,
         'title': config.title or config.name,
@@ -51,10 +54,11 @@ def _study(config, directory: Path, command: str) -> dict:
         'supporting': [name for name in config.runs if name not in compare.arms],
         'stream': compare.stream,
         'metric': compare.metric,
+        'lower_is_better': lower,
         'comparison': rows,
     }
     workdir.write_json(directory / 'results.json', results)
-    CONSOLE.print(verdict.format_table(rows, compare.metric))
+    CONSOLE.print(verdict.format_table(rows, compare.metric, lower_is_better=lower))
     return results
 
 

@@ -9,6 +9,7 @@ import optax
 from tljax.types import Inputs, Mutable, Params
 
 METRICS = ('accuracy', 'per_class_accuracy', 'loss')  # one number a member
+LOWER_IS_BETTER = ('loss',)
 
 
 def judge(predict: Callable[[Params, Mutable, Inputs], dict]) -> Callable:

@@ -4,7 +4,7 @@ import flax.linen as nn
 from jax import Array
 
 from tljax.nets.backbone import Input, run
-from tljax.nets.lowering import ConvPool
+from tljax.nets.lowering import ConvPool, FlatDense
 
 
 class LeNet(nn.Module):
@@ -40,11 +40,11 @@ class LeNet(nn.Module):
         sides = (self.kernel, self.kernel)
         conv1 = ConvPool(self.widths[0], sides, self.padding, name='conv1')
         conv2 = ConvPool(self.widths[1], sides, self.padding, name='conv2')
-        dense = nn.Dense(self.dense, name='dense') if self.dense else None
+        dense = FlatDense(self.dense, name='dense') if self.dense else _flat
         stages = {
             'conv1': conv1,
             'conv2': conv2,
-            'features': lambda x: _flat(x) if dense is None else nn.relu(dense(_flat(x))),
+            'features': dense,
         }
         return run(stages, x, since, until)
 

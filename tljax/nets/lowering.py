@@ -10,6 +10,7 @@ fast side of a narrow product. Most of the transposes cost nothing: XLA chooses 
 they vanish.
 """
 
+import math
 from functools import partial
 
 import flax.linen as nn
@@ -219,3 +220,31 @@ class ConvPool(nn.Module):
         kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
         return conv_pool(x, kernel, bias, self.padding, self.window)
+
+
+class FlatDense(nn.Module):
+    """relu(x @ kernel + bias) of flattened images: the step from convolutions to vectors.
+
+    As `flax.linen.Dense`; on the CPU it keeps N last, like the convolutions that it follows.
+
+    Attributes:
+      features: width of the output.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[N, H, W, C] -> [N, features]."""
+        shape = (math.prod(x.shape[1:]), self.features)
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+        bias = self.param('bias', nn.initializers.zeros, (self.features,))
+
+        def native(x, kernel, bias):
+            return nn.relu(x.reshape(x.shape[0], -1) @ kernel + bias)
+
+        def last(x, kernel, bias):
+            flat = jnp.moveaxis(x, 0, -1).reshape(-1, x.shape[0])
+            return nn.relu(kernel.T @ flat + bias[:, None]).T
+
+        return lax.platform_dependent(x, kernel, bias, cpu=last, default=native)
