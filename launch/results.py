@@ -1,68 +1,69 @@
-"""Keeps a finished study's numbers in the repository and renews the README's table of results.
+"""Keeps the numbers of finished runs in the repository and renews the README's tables.
 
-    python launch/results.py RUN_DIRECTORY...     # keep these, as configs/results/NAME.*
-    python launch/results.py                      # only renew the table
+    python launch/results.py RUN_DIRECTORY...   # keep these, as configs/results/NAME.*
+    python launch/results.py                    # only renew the tables
 
-The table stands between two marker comments in README.md; nobody edits it by hand.
+A study gives a table and a figure, a single run a row. `benchmark.json` there is what
+`launch/benchmark.py --out` wrote. The tables stand between marker comments in README.md; nobody
+edits them by hand.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tljax import workdir  # noqa: E402
+from tljax import verdict, workdir  # noqa: E402
 from tljax.report import canvas, figures  # noqa: E402
 
 KEPT = ROOT / 'configs/results'
-BEGIN, END = '<!-- results: python launch/results.py -->', '<!-- end of results -->'
+AXIS = 'labels_per_class'
 
 
 def keep(directory: Path) -> Path:
-    """Writes what is worth keeping of a study; returns the file."""
-    study = workdir.read_json(directory / 'results.json')
-    if 'comparison' not in study:
-        raise ValueError(f'{directory} holds a single run; only studies are kept')
-    arms = {name: workdir.read_json(directory / name / 'results.json') for name in study['arms']}
-    first = arms[study['baseline']]
-    supporting = [workdir.read_json(directory / n / 'results.json') for n in study['supporting']]
-    runs = [*arms.values(), *supporting]
-    kept = {key: study[key] for key in ('title', 'command', 'baseline', 'arms', 'metric')} | {
-        'protocol': first['protocol'],
-        'environment': first['environment'],
-        'minutes': round(sum(run['seconds']['total'] for run in runs) / 60, 1),
-        'comparison': study['comparison'],
-    }
+    """Writes what is worth keeping of a run or a study; returns the file."""
+    results = workdir.read_json(directory / 'results.json')
+    if 'comparison' in results:
+        names = [*results['arms'], *results['supporting']]
+        runs = {name: workdir.read_json(directory / name / 'results.json') for name in names}
+        kept = {key: results[key] for key in ('title', 'baseline', 'arms', 'metric', 'comparison')}
+        kept['protocol'] = runs[results['baseline']]['protocol']
+    else:
+        runs = {results['name']: results}
+        rows = verdict.summarise(results['name'], results)
+        kept = {'title': results['description'], 'protocol': results['protocol'], 'summary': rows}
+    first = next(iter(runs.values()))
+    seconds = sum(run['seconds']['total'] for run in runs.values())
+    kept |= {'command': results['command'], 'environment': first['environment']}
     KEPT.mkdir(exist_ok=True)
-    path = KEPT / f'{study["name"]}.json'
-    workdir.write_json(path, kept)
-    looks = canvas.styles(study['arms'], study['baseline'])
-    figure = figures.scores(study['comparison'], 'labels_per_class', looks, study['metric'])
-    figure.savefig(path.with_suffix('.png'), dpi=160)
+    path = KEPT / f'{directory.resolve().name}.json'
+    workdir.write_json(path, kept | {'minutes': round(seconds / 60, 1)})
+    if 'comparison' in kept:
+        looks = canvas.styles(kept['arms'], kept['baseline'])
+        figure = figures.scores(kept['comparison'], AXIS, looks, kept['metric'])
+        figure.savefig(path.with_suffix('.png'), dpi=160)
     return path
 
 
-def table(kept: list[dict]) -> str:
-    """Markdown: a block of rows a study, a row a setting, a column an arm."""
+def studies(kept: list[dict]) -> str:
+    """Markdown: a table a study, a row a label count, a column an arm."""
     lines = []
     for study in kept:
         arms = study['arms']
-        axes = [k for k in study['comparison'][0] if k in ('labels_per_class',)]
         lines += [
-            f'**{study["title"]}** — {study["minutes"]:.0f} min on 2 CPU cores, '
+            f'**{study["title"]}**, {study["minutes"]:.0f} min on 2 CPU cores:',
             f'`{study["command"]}`',
             '',
             '| labels per class | ' + ' | '.join(arm.replace('_', '-') for arm in arms) + ' |',
             '|---' * (len(arms) + 1) + '|',
         ]
-        for setting in dict.fromkeys(tuple(row[a] for a in axes) for row in study['comparison']):
-            rows = {
-                r['arm']: r for r in study['comparison'] if tuple(r[a] for a in axes) == setting
-            }
+        for count in dict.fromkeys(row[AXIS] for row in study['comparison']):
+            rows = {row['arm']: row for row in study['comparison'] if row[AXIS] == count}
             cells = [_cell(rows[arm], arm == study['baseline']) for arm in arms]
-            lines.append(f'| {", ".join(map(str, setting))} | ' + ' | '.join(cells) + ' |')
+            lines.append(f'| {count} | ' + ' | '.join(cells) + ' |')
         lines.append('')
     return '\n'.join(lines)
 
@@ -71,20 +72,55 @@ def _cell(row: dict, baseline: bool) -> str:
     text = f'{100 * row["mean"]:.1f} ± {100 * row["std"]:.1f}'
     if baseline:
         return text
-    return (
-        f'{text}<br>{100 * row["delta_mean"]:+.1f} ± {100 * row["delta_ci95"]:.1f} {row["verdict"]}'
-    )
+    change = f'{100 * row["delta_mean"]:+.1f} ± {100 * row["delta_ci95"]:.1f}'
+    return f'{text}<br>{change}: {row["verdict"]}'
+
+
+def runs(kept: list[dict]) -> str:
+    """Markdown: a row a single run."""
+    lines = ['| run | accuracy | seeds | command |', '|---|---|---|---|']
+    for run in kept:
+        for row in run['summary']:
+            score = f'{100 * row["mean"]:.1f} ± {100 * row["std"]:.1f}'
+            lines.append(f'| {run["title"]} | {score} | {row["n"]} | `{run["command"]}` |')
+    return '\n'.join(lines)
+
+
+def speed(benchmark: dict) -> str:
+    """Markdown: a row a case of the benchmark."""
+    machine = benchmark['machine']
+    lines = [
+        f'| case | tljax, ms | PyTorch {machine["torch"].partition("+")[0]}, ms | ratio | half of '
+        'the rounds within |',
+        '|---' * 5 + '|',
+    ]
+    for row in benchmark['rows']:
+        low, high = row['spread']
+        times = f'{row["ours_ms"]:.1f} | {row["torch_ms"]:.1f}'
+        lines.append(f'| {row["case"]} | {times} | {row["ratio"]:.2f} | {low:.2f} to {high:.2f} |')
+    return '\n'.join(lines)
+
+
+def renew(text: str, marker: str, table: str) -> str:
+    """`text` with the table between the marker comments replaced."""
+    begin, end = f'<!-- {marker}: python launch/results.py -->', f'<!-- end of {marker} -->'
+    return re.sub(f'{begin}.*?{end}', lambda _: f'{begin}\n{table}\n{end}', text, flags=re.DOTALL)
 
 
 def main(directories: list[str]) -> None:
     for directory in directories:
         print(f'kept {keep(Path(directory)).relative_to(ROOT)}')
-    kept = [json.loads(path.read_text()) for path in sorted(KEPT.glob('*.json'))]
+    kept = {path.stem: json.loads(path.read_text()) for path in sorted(KEPT.glob('*.json'))}
     readme = ROOT / 'README.md'
     text = readme.read_text()
-    head, rest = text.split(BEGIN)
-    tail = rest.split(END)[1]
-    readme.write_text(f'{head}{BEGIN}\n{table(kept)}\n{END}{tail}')
+    if benchmark := kept.pop('benchmark', None):
+        text = renew(text, 'speed', speed(benchmark))
+    compared = sorted(
+        (one for one in kept.values() if 'comparison' in one), key=lambda one: one['minutes']
+    )
+    text = renew(text, 'studies', studies(compared))
+    text = renew(text, 'runs', runs([one for one in kept.values() if 'summary' in one]))
+    readme.write_text(text)
 
 
 if __name__ == '__main__':
