@@ -110,6 +110,22 @@ def test_a_kill_after_an_evaluation_repeats_no_line(whole, tmp_path):
     toys.same(last.saved, whole.saved)
 
 
+def test_a_phase_is_one_executable(tmp_path, monkeypatch, one_step_a_call):
+    """However many calls, evaluations and refreshes there are."""
+    made = []
+
+    class Watched(loop.Program):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(self)
+
+    monkeypatch.setattr(loop, 'Program', Watched)
+    run(tmp_path)
+    assert [program.call._cache_size() for program in made] == [1, 1]
+    hooks = [{name: hook._cache_size() for name, hook in p.hooks.items()} for p in made]
+    assert hooks == [{'enter': 1}, {'enter': 1, 'refresh': 1}]
+
+
 def test_evaluations_come_at_their_steps_and_at_phase_ends(whole):
     assert [(line['step'], line['phase']) for line in whole.lines] == [
         (4, 'train'), (6, 'train'), (8, 'second'), (12, 'second'), (13, 'second'),
@@ -124,10 +140,7 @@ def test_extra_saves_change_nothing(whole, tmp_path):
     found = run(tmp_path, save_every=1)
     assert lines_of(found) == lines_of(whole)
     toys.same(found.saved, whole.saved)
-
-
-def test_resuming_a_finished_run_returns_its_result(whole, tmp_path):
-    run(tmp_path)
+    # And going on with what is finished returns its result.
     again = run(tmp_path)
     assert not again.steps
     assert not again.lines
@@ -137,7 +150,7 @@ def test_resuming_a_finished_run_returns_its_result(whole, tmp_path):
 def test_fed_streams_resume_too(tmp_path, one_step_a_call):
     stream = toys.stream(members=2, fed=True)
     whole = run(tmp_path / 'whole', stream=stream)
-    for stop_at in (3, 6, 9):
+    for stop_at in (4, 9):
         run(tmp_path / 'parts', stop_at, stream=stream)
     parts = run(tmp_path / 'parts', stream=stream)
     toys.same(parts.saved, whole.saved)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests import toys
+from tests import runs, toys
 from tljax import initial, sampling
 from tljax.data import streams as data
 from tljax.types import Method
@@ -124,6 +124,26 @@ def test_five_steps_with_state(tmp_path, how):
     together = run(tmp_path / 'all', method, [0, 1], lifting=how)
     alone = run(tmp_path / 'one', method, [1])
     toys.close(member(together[1], 1), member(alone[1], 0), 1e-4)
+
+
+def test_two_hundred_steps_change_few_predictions(tmp_path):
+    """Rounding grows from step to step; at most one prediction in a hundred may change."""
+
+    def predicted(directory, **axes):
+        c = runs.run(steps=200, **{'optimizer.schedule': 'cosine', 'hparams.rate': 0.1})
+        c.members.update(axes)
+        ready, found = toys.fit_config(directory, c)
+        images = ready.held['test'].image
+        logits = jax.vmap(lambda p: ready.method.predict(p, {}, images)['logits'])(found.params)
+        found = zip(ready.members.table, np.asarray(logits.argmax(-1)), strict=True)
+        return {tuple(sorted(m.items())): p for m, p in found}, ready.held['test'].source.labels
+
+    together, labels = predicted(tmp_path / 'all', seed=(0, 1), labels_per_class=(10, 40))
+    alone, _ = predicted(tmp_path / 'one', seed=(1,), labels_per_class=(40,))
+    ((member, solo),) = alone.items()
+    assert len(together) == 4
+    assert (together[member] != solo).mean() <= 0.01
+    assert (solo == labels).mean() > 0.9
 
 
 def test_equal_seeds_start_from_equal_values():

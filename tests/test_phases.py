@@ -287,6 +287,17 @@ def test_carried_counts_go_on_in_the_schedule():
     assert jax.tree.leaves(fresh) == [0]
 
 
+def test_what_has_another_shape_is_not_carried():
+    momentum = lambda hp: optax.sgd(0.1, 0.9)
+    loss = toys.simple(lambda p: p['a']['w'].sum())
+    phase = Phase('p', 1, (Player('x', 'a', loss, momentum),), carry=True)
+    last = {'x': momentum({}).init({'a': {'w': jnp.ones(3)}})}
+    last = jax.tree.map(lambda x: x + 5, last)
+    params = {'a': {'w': jnp.ones(2)}}
+    *_, carried = toys.train.enter_phase(phase, params, {}, None, {}, None, last)
+    np.testing.assert_array_equal(jax.tree.leaves(carried)[0], [0, 0])
+
+
 # Players that watch others.
 
 

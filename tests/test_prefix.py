@@ -5,11 +5,9 @@ import numpy as np
 import pytest
 
 from tests import runs, toys
-from tljax import loop, partition, prefix
-from tljax.checkpoints import Checkpoints
+from tljax import partition, prefix
 from tljax.nets.apply import variables
 from tljax.nets.mlp import MLP
-from tljax.prepare import prepare
 from tljax.types import Spec
 
 
@@ -38,17 +36,6 @@ def test_the_deepest_frozen_endpoint(trains, dropout, endpoint):
             prefix.deepest_frozen(net, spec, values, trained)
 
 
-def fitted(directory, config):
-    ready = prepare(config)
-    checkpoints = Checkpoints(directory)
-    calls = loop.Calls(evaluate=toys.probe, record=lambda line: None)
-    found = loop.fit(
-        ready.method, ready.streams, ready.members, ready.values, checkpoints, ready.options, calls
-    )
-    checkpoints.close()
-    return ready, found
-
-
 def test_a_cached_run_is_the_uncached_one(tmp_path):
     """Two members with their own encoders and label counts, the encoder frozen in part."""
     changes = {'trains': 'encoder/dense|head', 'steps': 5, 'data.wrap': True}
@@ -56,7 +43,7 @@ def test_a_cached_run_is_the_uncached_one(tmp_path):
     for cache in (False, True):
         c = runs.run(cache_prefix=cache, **changes)
         c.members.seed, c.members.labels_per_class = (0, 1), (1, 4)
-        both.append(fitted(tmp_path / str(cache), c))
+        both.append(toys.fit_config(tmp_path / str(cache), c))
     (plain, ours), (cached, theirs) = both
     assert cached.spec.since == 'hidden1'
     assert cached.streams['source'].image.shape[2:] == (24,)

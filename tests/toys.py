@@ -20,6 +20,7 @@ from tljax.losses.classification import accuracy, cross_entropy
 from tljax.nets.apply import apply, variables
 from tljax.nets.backbone import run
 from tljax.nets.norm import BatchNorm, Dropout
+from tljax.prepare import prepare
 from tljax.program import Options
 from tljax.train import Members
 from tljax.types import Method, Phase, Player, Spec
@@ -208,6 +209,20 @@ def fit(
     finally:
         checkpoints.close()
     return Ran(fitted, lines, saved(directory), steps)
+
+
+def fit_config(directory: Path, config):
+    """What a config prepares and what comes of it, evaluated by `probe` only."""
+    ready = prepare(config)
+    found = fit(
+        directory,
+        ready.method,
+        ready.streams,
+        ready.members,
+        values=ready.values,
+        **ready.options._asdict(),
+    )
+    return ready, found.fitted
 
 
 def saved(directory: Path) -> dict[str, np.ndarray]:

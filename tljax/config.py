@@ -23,8 +23,9 @@ def default() -> ConfigDict:
     c.head = {'name': 'linear'}
     c.steps = 1000
 
-    # Where initial values come from: another run's directory, or a sibling in a study.
-    c.init = {'from': '', 'load': 'encoder'}
+    # Where initial values come from: another run's directory, a sibling in a study, or published
+    # weights (timm:, hf:, torchvision:, places365:, file:), of which `drop` names what to ignore.
+    c.init = {'from': '', 'load': 'encoder', 'drop': ''}
     c.cache_prefix = False  # compute the frozen part of the encoder once per image
 
     c.hparams = {'rate': 0.05, 'momentum': 0.9, 'weight_decay': 5e-4, 'label_smoothing': 0.0}

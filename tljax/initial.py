@@ -1,4 +1,4 @@
-"""Initial values of a run: drawn from its seeds, then loaded from an earlier run."""
+"""Initial values of a run: drawn from its seeds, then loaded from a run or published weights."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +9,8 @@ import numpy as np
 
 from tljax import partition, workdir
 from tljax.checkpoints import Checkpoints
+from tljax.methods.networks import encoder
+from tljax.nets import pretrained
 from tljax.types import Method, PyTree, Spec
 
 
@@ -63,11 +65,14 @@ def counterparts(members: Sequence[Mapping], theirs: Sequence[Mapping], run: str
 
 
 def load(values: tuple[PyTree, PyTree], members: Sequence[Mapping], config) -> tuple:
-    """`values` with what config.init.load names taken from the run config.init['from'].
+    """`values` with what config.init.load names taken from config.init['from'].
 
     Raises:
-      ValueError: the run, its checkpoint or a parameter is not there, or has another shape.
+      ValueError: the run, its checkpoint or a parameter is not there, or has another shape; or
+        published weights can't be had or do not fit.
     """
+    if pretrained.is_published(config.init['from']):
+        return _published(values, config)
     run = Path(config.init['from'])
     source = trained(run) if (run / 'checkpoints').is_dir() else None
     if source is None:
@@ -77,6 +82,19 @@ def load(values: tuple[PyTree, PyTree], members: Sequence[Mapping], config) -> t
     params = _taken(values[0], source[0], config.init.load, rows, run, True)
     # Statistics travel with the parameters they belong to.
     return params, _taken(values[1], source[1], config.init.load, rows, run, False)
+
+
+def _published(values: tuple[PyTree, PyTree], config) -> tuple[PyTree, PyTree]:
+    """Published weights, the same for every member."""
+    one = jax.tree.map(lambda leaf: leaf[0], values)
+    init, flat = config.init, [partition.flat(tree) for tree in values]
+    found = pretrained.read(init['from'], encoder(config), *one, take=init.load, drop=init.drop)
+    return tuple(
+        partition.nested(
+            old | {path: jnp.broadcast_to(leaf, old[path].shape) for path, leaf in new.items()}
+        )
+        for old, new in zip(flat, found, strict=True)
+    )
 
 
 def _taken(ours: PyTree, source: PyTree, pattern: str, rows, run: Path, strict: bool) -> PyTree:

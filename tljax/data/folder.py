@@ -103,7 +103,7 @@ def _is_image(name: str) -> bool:
 
 
 def images_below(folder: Path) -> list[str]:
-    """The image files anywhere in a folder, hidden ones passed over, in the order of their names."""
+    """The image files anywhere in a folder but hidden ones, in the order of their names."""
     files = []
     for parent, inner, names in os.walk(folder):
         inner[:] = sorted(name for name in inner if not name.startswith('.'))
