@@ -64,12 +64,17 @@ def test_conv(image, kernel, strides, padding):
     close(run[0](x, k), run[1](x, k))
 
 
-def test_conv_is_lowered_for_the_cpu_only():
+def test_lowered_for_the_cpu_only():
+    """Elsewhere the programs hold the native convolutions, and no loop."""
     x, k = normal(0, 2, 6, 6, 3), normal(1, 3, 3, 3, 4)
-    traced = jax.jit(lambda x, k: conv(x, k, (1, 1), 'SAME', dimension_numbers=NHWC)).trace(x, k)
-    for platform, is_native in {'cpu': False, 'cuda': True, 'tpu': True}.items():
-        text = traced.lower(lowering_platforms=(platform,)).as_text()
-        assert ('stablehlo.convolution' in text) == is_native
+    plain = lambda x, k: conv(x, k, (1, 1), 'SAME', dimension_numbers=NHWC)
+    pooled = lambda x, k: conv_pool(x, k, jnp.zeros(4), 'SAME')
+    for fn, on_cpu in ((plain, 2), (pooled, 0)):
+        traced = jax.jit(with_gradients(fn, x, k)).trace(x, k)
+        for platform in ('cpu', 'cuda', 'tpu'):
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert text.count('stablehlo.convolution') == (on_cpu if platform == 'cpu' else 3)
+            assert ('stablehlo.while' in text) == (platform == 'cpu' and fn is plain)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +108,18 @@ def test_conv_over_models_over_inputs_and_in_a_loop():
     close(run(xs, ks, conv), run(xs, ks, native))
 
 
-def test_conv_has_second_and_forward_derivatives():
-    x, k = normal(0, 1, 4, 4, 1), normal(1, 3, 3, 1, 2)
+def test_conv_differentiates_to_any_order():
+    x, k = normal(0, 2, 5, 5, 2), normal(1, 3, 3, 2, 2)
 
     @partial(jax.jit, static_argnums=2)
     def run(x, k, conv):
-        f = lambda x, k: jnp.sum(conv(x, k, (1, 1), 'VALID', dimension_numbers=NHWC) ** 3)
-        penalty = jax.grad(lambda k: jnp.sum(jax.grad(f)(x, k) ** 2))(k)
-        return penalty, jax.jvp(jax.grad(f), (x, k), (x, k))
+        f = lambda x, k: jnp.sum(conv(x, k, (2, 2), 'SAME', dimension_numbers=NHWC) ** 3)
+
+        def penalty(x, k):
+            return sum(jnp.sum(g**2) for g in jax.grad(f, (0, 1))(x, k))
+
+        inner = jax.grad(penalty, (0, 1))(x, k)
+        return inner, jax.grad(lambda k: jnp.sum(jax.grad(penalty)(x, k) ** 2))(k)
 
     close(run(x, k, conv), run(x, k, native))
 

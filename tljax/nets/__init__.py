@@ -6,15 +6,29 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 
 from tljax.nets.backbone import Input, unknown
+from tljax.nets.cifar_resnet import CifarResNet
+from tljax.nets.googlenet import GoogLeNet
 from tljax.nets.heads import Cosine, Linear, MLPHead
+from tljax.nets.imagenet_resnet import ImageNetResNet
+from tljax.nets.inception import InceptionV3
 from tljax.nets.lenet import LeNet
 from tljax.nets.mlp import MLP
+from tljax.nets.mobilenet import MobileNetV2
 from tljax.nets.resnet import ResNet
+from tljax.nets.vgg import VGG
+from tljax.nets.vit import ViT
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
+    'cifar_resnet': CifarResNet,
+    'googlenet': GoogLeNet,
+    'imagenet_resnet': ImageNetResNet,
+    'inception_v3': InceptionV3,
     'lenet': LeNet,
     'mlp': MLP,
+    'mobilenet_v2': MobileNetV2,
     'resnet': ResNet,
+    'vgg': VGG,
+    'vit': ViT,
 }
 
 HEADS: Mapping[str, Callable[..., nn.Module]] = {

@@ -19,12 +19,13 @@ that builds a dict of explicitly named stages and hands it to `run`:
 A stage that is built and not called makes no parameters: every slice works on one parameter tree.
 """
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+
+from tljax.types import unknown
 
 
 class Input(NamedTuple):
@@ -100,11 +101,3 @@ def run(
     for name in names[begin + 1 : max(map(names.index, wanted)) + 1]:
         x = found[name] = stages[name](x)
     return found[until] if isinstance(until, str) else {name: found[name] for name in wanted}
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
-    """The error for a name that is none of `known`: lists them and suggests the closest."""
-    known = [str(one) for one in known]
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f'; did you mean {close[0]!r}?' if close else ''
-    return ValueError(f'unknown {kind} {name!r}: there are {", ".join(known) or "none"}{hint}')

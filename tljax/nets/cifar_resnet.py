@@ -79,7 +79,7 @@ class CifarResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, since: str | None = None, until='features'):
-        """[N, H, W, C] -> endpoint(s): stem, stage1, stage2, stage3 [N, h, w, C]; features [N, 64]."""
+        """[N, H, W, 3] -> endpoint(s): stem, stage1, ..., stage3 [N, h, w, C]; features [N, 64]."""
         blocks = sized(self.depth, SIZES, 'CIFAR ResNet')
         stages = {'stem': ConvNorm(WIDTHS[0], 3, dtype=self.dtype, name='stem')}
         for i, width in enumerate(WIDTHS):

@@ -55,11 +55,13 @@ class GoogLeNet(nn.Module):
 
     Attributes:
       dropout: rate on the features.
+      epsilon: of the norms.
       dtype: of the computation; parameters are float32.
       input: the images it is made for.
     """
 
     dropout: float = 0.0
+    epsilon: float = EPSILON
     dtype: str = 'float32'
     input: Input = Input(224)
 
@@ -69,13 +71,13 @@ class GoogLeNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, since: str | None = None, until='features'):
-        """[N, H, W, 3] -> endpoint(s): stem, mixed3a, ..., mixed5b [N, h, w, C]; features [N, 1024].
+        """[N, H, W, 3] -> endpoint(s): stem, mixed3a, ... [N, h, w, C]; features [N, 1024].
 
         At 224 pixels stem is [N, 28, 28, 192] and mixed5b [N, 7, 7, 1024].
         """
-        stages = {'stem': Stem(self.dtype, name='stem')}
+        stages = {'stem': Stem(self.epsilon, self.dtype, name='stem')}
         for name, sizes in BLOCKS.items():
-            block = Mixed(branches(*sizes), EPSILON, self.dtype, name=name)
+            block = Mixed(branches(*sizes), self.epsilon, self.dtype, name=name)
             window = POOLED.get(name)
             stages[name] = _after_pool(block, window) if window else block
         drop = Dropout(self.dropout, name='dropout')
@@ -90,11 +92,12 @@ def _after_pool(block, window):
 class Stem(nn.Module):
     """Three convolutions and two pools: [N, H, W, 3] -> [N, H / 8, W / 8, 192]."""
 
+    epsilon: float
     dtype: str
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        common = {'epsilon': EPSILON, 'dtype': self.dtype}
+        common = {'epsilon': self.epsilon, 'dtype': self.dtype}
         x = ConvNorm(64, 7, 2, name='conv1', **common)(x)
         x = padded_max_pool(x, 3, 2, ceil=True)
         x = ConvNorm(64, 1, name='conv2', **common)(x)

@@ -114,11 +114,13 @@ class InceptionV3(nn.Module):
 
     Attributes:
       dropout: rate on the features.
+      epsilon: of the norms.
       dtype: of the computation; parameters are float32.
       input: the images it is made for.
     """
 
     dropout: float = 0.0
+    epsilon: float = EPSILON
     dtype: str = 'float32'
     input: Input = Input(299)
 
@@ -128,13 +130,13 @@ class InceptionV3(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, since: str | None = None, until='features'):
-        """[N, H, W, 3] -> endpoint(s): stem, mixed5b, ..., mixed7c [N, h, w, C]; features [N, 2048].
+        """[N, H, W, 3] -> endpoint(s): stem, mixed5b, ... [N, h, w, C]; features [N, 2048].
 
         At 299 pixels stem is [N, 35, 35, 192] and mixed7c [N, 8, 8, 2048].
         """
-        stages = {'stem': Mixed((STEM,), EPSILON, self.dtype, name='stem')}
+        stages = {'stem': Mixed((STEM,), self.epsilon, self.dtype, name='stem')}
         for name, branches in BLOCKS.items():
-            stages[name] = Mixed(branches, EPSILON, self.dtype, name=name)
+            stages[name] = Mixed(branches, self.epsilon, self.dtype, name=name)
         drop = Dropout(self.dropout, name='dropout')
         stages['features'] = lambda x: drop(global_pool(x))
         return run(stages, x, since, until)

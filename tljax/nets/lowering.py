@@ -1,13 +1,10 @@
-"""Convolution and max pooling that are fast on the CPU too.
+"""Layers written with the CPU in mind: pools, and the convolution and dense layer around them.
 
-XLA runs a convolution on the CPU slowly, and inside `scan` or `fori_loop` 10 to 25 times slower
-still, while its matrix product is as fast as anyone's. So on the CPU a convolution is written here
-as patches (im2col) and one matrix product; on other platforms it stays native.
-
-Arrays are [N, H, W, C] for the caller. Inside, the CPU path puts N last, so that every slice,
-maximum and addition runs along contiguous examples, and the product is [O, K] @ [K, h * w * N], the
-fast side of a narrow product. Most of the transposes cost nothing: XLA chooses layouts in which
-they vanish.
+A convolution of few channels, and its pool, run on the CPU as patches (im2col) and one matrix
+product. Inside, N is last, so that every slice, maximum and addition runs along contiguous
+examples, and the product is [O, K] @ [K, h * w * N], the fast side of a narrow product. Most of the
+transposes at the borders cost nothing: XLA chooses layouts in which they vanish. What follows
+elementwise is done before them: outside, it would fix the slow layout.
 """
 
 import math
@@ -18,94 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-NHWC = ('NHWC', 'HWIO', 'NHWC')
-
-
-def conv(
-    lhs: Array,
-    rhs: Array,
-    window_strides,
-    padding,
-    lhs_dilation=None,
-    rhs_dilation=None,
-    dimension_numbers=None,
-    feature_group_count: int = 1,
-    batch_group_count: int = 1,
-    precision=None,
-    preferred_element_type=None,
-) -> Array:
-    """`jax.lax.conv_general_dilated`, on the CPU by patches and a matrix product.
-
-    For `flax.linen.Conv(conv_general_dilated=conv)`; see `Conv`. What the CPU path does not cover
-    (dilation, groups, other layouts, other than two dimensions) is native everywhere.
-
-    Args:
-      lhs: [N, H, W, C].
-      rhs: [kh, kw, C, O].
-      window_strides: two integers.
-      padding: 'SAME', 'VALID' or two pairs.
-
-    Returns:
-      [N, h, w, O].
-    """
-    native = partial(
-        lax.conv_general_dilated,
-        window_strides=window_strides,
-        padding=padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
-        feature_group_count=feature_group_count,
-        batch_group_count=batch_group_count,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
-    dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
-    groups = (feature_group_count, batch_group_count)
-    if lhs.ndim != 4 or any(one != 1 for one in (*dilations, *groups)):
-        return native(lhs, rhs)
-    layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    if layout != lax.conv_dimension_numbers(lhs.shape, rhs.shape, NHWC):
-        return native(lhs, rhs)
-    pads = _pads(lhs, rhs, window_strides, padding)
-    options = {'precision': precision, 'preferred_element_type': preferred_element_type}
-
-    def product(x, kernel):
-        y = _product(x.transpose(3, 1, 2, 0), kernel, tuple(window_strides), pads, **options)
-        return y.transpose(3, 1, 2, 0)
-
-    return lax.platform_dependent(lhs, rhs, cpu=product, default=native)
-
-
-Conv = partial(nn.Conv, conv_general_dilated=conv)
-
-
-def _pads(x, kernel, strides, padding):
-    if isinstance(padding, str):
-        return lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    return padding
-
-
-def _product(x, kernel, strides, pads, **options):
-    """Convolution as a product: [C, H, W, N], [kh, kw, C, O] -> [O, h, w, N]."""
-    *_, inner, outer = kernel.shape
-    zero = jnp.zeros((), x.dtype)
-    x = lax.pad(x, zero, ((0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)))
-    sides = [(x.shape[d + 1] - kernel.shape[d]) // strides[d] + 1 for d in (0, 1)]
-    slices = []
-    for i in range(kernel.shape[0]):
-        for j in range(kernel.shape[1]):
-            ends = [at + (n - 1) * s + 1 for at, n, s in zip((i, j), sides, strides, strict=True)]
-            slices.append(x[:, i : ends[0] : strides[0], j : ends[1] : strides[1]])
-    patches = jnp.concatenate(slices)  # [kh * kw * C, h, w, N]
-    # Two dimensions each: with more, the gradients' products would transpose the patches.
-    y = lax.dot_general(
-        kernel.reshape(-1, outer),
-        patches.reshape(len(slices) * inner, -1),
-        (((0,), (0,)), ((), ())),
-        **options,
-    )
-    return y.reshape(outer, *sides, -1)
+from tljax.nets.convolution import NHWC, Conv, conv, pads_of
 
 
 def max_pool(x: Array, window, strides=None) -> Array:
@@ -176,7 +86,7 @@ def conv_pool(x: Array, kernel: Array, bias: Array, padding, window: int = 2) ->
     Returns:
       [N, h, w, O].
     """
-    pads = _pads(x, kernel, (1, 1), padding)
+    pads = pads_of(x, kernel, (1, 1), padding)
 
     def native(x, kernel, bias):
         y = lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=NHWC)
@@ -196,6 +106,27 @@ def conv_pool(x: Array, kernel: Array, bias: Array, padding, window: int = 2) ->
         return nn.relu(y + bias[:, None, None, None]).transpose(3, 1, 2, 0)
 
     return lax.platform_dependent(x, kernel, bias, cpu=product, default=native)
+
+
+def _product(x, kernel, strides, pads):
+    """Convolution as a product: [C, H, W, N], [kh, kw, C, O] -> [O, h, w, N]."""
+    *_, inner, outer = kernel.shape
+    zero = jnp.zeros((), x.dtype)
+    x = lax.pad(x, zero, ((0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)))
+    sides = [(x.shape[d + 1] - kernel.shape[d]) // strides[d] + 1 for d in (0, 1)]
+    slices = []
+    for i in range(kernel.shape[0]):
+        for j in range(kernel.shape[1]):
+            ends = [at + (n - 1) * s + 1 for at, n, s in zip((i, j), sides, strides, strict=True)]
+            slices.append(x[:, i : ends[0] : strides[0], j : ends[1] : strides[1]])
+    patches = jnp.concatenate(slices)  # [kh * kw * C, h, w, N]
+    # Two dimensions each: with more, the gradients' products would transpose the patches.
+    y = lax.dot_general(
+        kernel.reshape(-1, outer),
+        patches.reshape(len(slices) * inner, -1),
+        (((0,), (0,)), ((), ())),
+    )
+    return y.reshape(outer, *sides, -1)
 
 
 class ConvPool(nn.Module):
@@ -248,3 +179,6 @@ class FlatDense(nn.Module):
             return nn.relu(kernel.T @ flat + bias[:, None]).T
 
         return lax.platform_dependent(x, kernel, bias, cpu=last, default=native)
+
+
+__all__ = ['NHWC', 'Conv', 'ConvPool', 'FlatDense', 'conv', 'conv_pool', 'first_max', 'max_pool']

@@ -123,7 +123,7 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, since: str | None = None, until='features'):
-        """[N, H, W, 3] -> endpoint(s): stem, stage1, ..., stage7, top [N, h, w, C]; features [N, D].
+        """[N, H, W, 3] -> endpoint(s): stem, stage1, ..., top [N, h, w, C]; features [N, D].
 
         At 224 pixels stem is [N, 112, 112, 32], top [N, 7, 7, 1280] and D is 1280.
         """

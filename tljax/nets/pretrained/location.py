@@ -1,6 +1,7 @@
 """From the string that names weights to a file on this machine, fetched if need be."""
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -73,6 +74,27 @@ def locate(name: str) -> Path:
     return _from_url(url + table[rest], name)
 
 
+def declared_input(name: str) -> dict[str, tuple[float, ...]]:
+    """The mean and std of the images that weights were trained on, where the hub's card says it.
+
+    Args:
+      name: of the weights, as `locate` takes it.
+
+    Returns:
+      'mean' and 'std', or nothing.
+    """
+    kind, _, rest = name.partition(':')
+    if kind not in ('timm', 'hf'):
+        return {}
+    repository = f'timm/{rest}' if kind == 'timm' else '/'.join(rest.split('/')[:2])
+    try:
+        card = json.loads(_from_hub(f'{repository}/config.json', name).read_text())
+    except ValueError:  # no card, or no network: the weights alone will do
+        return {}
+    trained = card.get('pretrained_cfg', card)
+    return {key: tuple(trained[key]) for key in ('mean', 'std') if key in trained}
+
+
 def torch_cache() -> Path:
     """Where PyTorch keeps what it downloads: files fetched by it are found, and the reverse."""
     cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
@@ -118,6 +140,7 @@ def _unreachable(name: str, url: str, path: Path | str, error: Exception) -> str
 def _from_hub(repository: str, name: str) -> Path:
     try:
         import huggingface_hub as hub
+        from huggingface_hub import constants, errors
     except ImportError:
         raise ValueError(f"{name}: needs huggingface_hub; pip install 'tljax[hub]'") from None
     owner, _, rest = repository.partition('/')
@@ -132,14 +155,14 @@ def _from_hub(repository: str, name: str) -> Path:
     for one in files:
         try:
             return Path(hub.hf_hub_download(repository, one))
-        except hub.errors.LocalEntryNotFoundError as error:  # before its parent, EntryNotFound
+        except errors.LocalEntryNotFoundError as error:  # before its parent, EntryNotFound
             url = hub.hf_hub_url(repository, one)
-            cache = f'the cache {hub.constants.HF_HUB_CACHE}'
+            cache = f'the cache {constants.HF_HUB_CACHE}'
             raise ValueError(_unreachable(name, url, cache, error)) from None
-        except hub.errors.RepositoryNotFoundError:
+        except errors.RepositoryNotFoundError:
             hint = '; give the tag too, as in timm:resnet18.tv_in1k' * name.startswith('timm:')
             raise ValueError(f'{name}: the hub has no repository {repository}{hint}') from None
-        except hub.errors.EntryNotFoundError:
+        except errors.EntryNotFoundError:
             continue
         except OSError as error:
             url = hub.hf_hub_url(repository, one)
