@@ -17,6 +17,7 @@ from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
 from tljax.data import streams as data
 from tljax.evaluation import classification
+from tljax.nets import pretrained
 from tljax.prepare import SELECTIONS, Prepared, prepare
 from tljax.workdir import MetricsFile, read_json, write_json
 
@@ -92,9 +93,11 @@ def identity(config, source: Mapping | None = None) -> dict:
       config: of the run.
       source: the identity of the run it starts from, by default read from that run's directory.
     """
-    file = Path(config.init['from']) / 'config.json'
-    if source is None and config.init['from'] and file.exists():
-        source = read_json(file)
+    start = config.init['from']
+    if pretrained.is_published(start):
+        source = {'weights': start}
+    elif source is None and start and (Path(start) / 'config.json').exists():
+        source = read_json(Path(start) / 'config.json')
     return config.to_dict() | ({'start': source} if source else {})
 
 

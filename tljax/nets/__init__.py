@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 
-from tljax.nets.backbone import Input, unknown
+from tljax.nets.backbone import Input
 from tljax.nets.cifar_resnet import CifarResNet
 from tljax.nets.googlenet import GoogLeNet
 from tljax.nets.heads import Cosine, Linear, MLPHead
@@ -17,6 +17,7 @@ from tljax.nets.mobilenet import MobileNetV2
 from tljax.nets.resnet import ResNet
 from tljax.nets.vgg import VGG
 from tljax.nets.vit import ViT
+from tljax.types import unknown
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     'cifar_resnet': CifarResNet,

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tljax.nets.backbone import unknown
 from tljax.nets.lowering import Conv
 from tljax.nets.norm import BatchNorm
+from tljax.types import unknown
 
 HE = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 ACTIVATIONS = {'relu': nn.relu, 'relu6': nn.relu6, 'none': lambda x: x}

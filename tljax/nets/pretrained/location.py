@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from tljax.nets.backbone import unknown
+from tljax.types import unknown
 
 KINDS = ('timm', 'hf', 'torchvision', 'places365', 'file')
 
