@@ -51,10 +51,10 @@ def _logme(x, labels, classes):
         where = basis(x, centred=False)
         square = x.shape[0] * where.values
         target = jax.nn.one_hot(labels, classes).T
-        return jax.vmap(lambda y: _evidence(where.rows, square, y, x.shape[1]))(target).mean()
+        return jax.vmap(lambda y: _evidence(where.rows, square, y))(target).mean()
 
 
-def _evidence(rows: Array, square: Array, y: Array, width: int) -> Scalar:
+def _evidence(rows: Array, square: Array, y: Array) -> Scalar:
     """max L / N of one target [N], from F along the eigenvectors of F^T F, [N, K]."""
     count = y.shape[0]
     along = rows.T @ y
@@ -77,8 +77,9 @@ def _evidence(rows: Array, square: Array, y: Array, width: int) -> Scalar:
     going = lambda carry: (carry[0] < 100) & (carry[3] > 1e-4)
     _, alpha, beta, _ = jax.lax.while_loop(going, step, start)
     error, length = terms(alpha, beta)
-    logdet = jnp.sum(jnp.log(alpha + beta * square)) + (width - square.size) * jnp.log(alpha)
-    evidence = count * (jnp.log(beta) - jnp.log(2 * jnp.pi)) + width * jnp.log(alpha) - logdet
+    # D log alpha - log |A|, without the directions that cancel
+    volume = -jnp.sum(jnp.log1p(beta * square / alpha))
+    evidence = count * (jnp.log(beta) - jnp.log(2 * jnp.pi)) + volume
     return 0.5 * (evidence - beta * error - alpha * length) / count
 
 
@@ -155,10 +156,11 @@ def _nce(probabilities, labels, classes):
 def h_score(features: Array, labels: Array, *, classes: int, shrink: bool = False) -> Scalar:
     """tr(cov(f)^-1 cov(E[f | y])): Bao et al. 2019, definition 1; from 0 to C - 1.
 
-    Directions without variance count nothing. With few examples for the width the covariance is
-    a poor estimate and the score too high; `shrink` is then Ibrahim et al. 2022, section 3:
-    (1 - a) tr(S^-1 cov(E[f | y])), S = (1 - a) cov(f) + a tr(cov(f)) / D I, with the weight a of
-    Ledoit and Wolf 2004 (as scikit-learn's `ledoit_wolf_shrinkage`).
+    Directions of a variance under max(N, D) float32 epsilons of the largest count nothing. With
+    few examples for the width the covariance is a poor estimate and the score too high; `shrink`
+    is then Ibrahim et al. 2022, section 3: (1 - a) tr(S^-1 cov(E[f | y])) with
+    S = (1 - a) cov(f) + a tr(cov(f)) / D I, and the weight a of Ledoit and Wolf 2004 (as
+    scikit-learn's `ledoit_wolf_shrinkage`).
 
     Args:
       features: [N, D] float.
@@ -197,7 +199,8 @@ def neighbour_accuracy(
 ) -> Scalar:
     """Leave-one-out accuracy of the k nearest neighbours among the other examples.
 
-    Hastie et al. 2009, The Elements of Statistical Learning, equation 7.48 with N folds; ties as in `shallow.neighbours.fit`.
+    Hastie et al. 2009, The Elements of Statistical Learning, equation 7.48 with N folds and 0/1
+    loss; ties as in `shallow.neighbours.fit`.
 
     Args:
       features: [N, D] float.
