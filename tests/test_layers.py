@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ('types', 'sampling', 'wording', 'workdir', 'console', 'board'),
     ('partition', 'sharding', 'checkpoints', 'config'),
-    ('losses', 'nets', 'data', 'shallow', 'optimizers', 'evaluation', 'verdict'),
+    ('losses', 'nets', 'data', 'shallow', 'optimizers', 'verdict'),
+    ('evaluation',),
     ('methods', 'train', 'report'),
     ('initial', 'prefix', 'program'),
     ('loop', 'prepare'),
