@@ -4,6 +4,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -252,7 +253,8 @@ def test_missing_and_broken_results_name_the_file(tmp_path):
 def test_a_failed_write_keeps_the_old_page(tmp_path, monkeypatch):
     run(tmp_path)
     before = read(tmp_path)
-    monkeypatch.setattr(report.os, 'replace', lambda *_: (_ for _ in ()).throw(OSError('full')))
+    full = lambda *_: (_ for _ in ()).throw(OSError('full'))
+    monkeypatch.setattr(Path, 'replace', full)
     with pytest.raises(OSError, match='full'):
         report.write(tmp_path)
     assert (tmp_path / 'report.html').read_text() == before

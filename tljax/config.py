@@ -63,8 +63,8 @@ def default() -> ConfigDict:
     c.sharding = {'devices': 0, 'parameters': 'replicated'}  # 0: all; replicated or fsdp
     c.tensorboard = False
 
-    # A study is several runs over this one: name -> what differs. The first arm in `arms` that
-    # equals `baseline` is what the others are compared with.
+    # A study is several runs over this one: name -> what differs. The arms are compared with
+    # the one that is the `baseline`.
     c.runs = ConfigDict()
     c.compare = {'baseline': '', 'arms': (), 'stream': 'test', 'metric': 'accuracy'}
     return c

@@ -102,9 +102,7 @@ def _taken(ours: PyTree, source: PyTree, pattern: str, rows, run: Path, strict: 
     if strict:
         chosen = partition.select(source, pattern)
     else:
-        # 'encoder/batch_stats/stage1/norm/mean' belongs to the module 'encoder/stage1/norm'.
-        module = lambda path: '/'.join(p for p in path.split('/') if p != 'batch_stats')
-        chosen = {path for path in their if partition.matches(module(path), pattern)}
+        chosen = {p for p in their if partition.matches(partition.module_path(p), pattern)}
     for path in sorted(chosen):
         leaf = their[path][rows]
         if path not in mine or mine[path].shape != leaf.shape:

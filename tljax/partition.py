@@ -30,6 +30,11 @@ def nested(leaves: Mapping[str, PyTree]) -> PyTree:
     return unflatten_dict(leaves, sep='/')
 
 
+def module_path(path: str) -> str:
+    """A leaf's path as patterns see it: without the collection, if it is one of statistics."""
+    return '/'.join(part for part in path.split('/') if part not in (LIVE, KEPT))
+
+
 def _regex(glob: str) -> re.Pattern:
     parts = re.split(r'((?<![^/])\*\*/|\*\*|\*|\?)', glob.strip('/'))
     wild = {'**/': '(.*/)?', '**': '.*', '*': '[^/]*', '?': '[^/]'}

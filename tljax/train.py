@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from tljax import partition, sampling
-from tljax.types import Batch, Hparams, Key, Method, Metrics, Mutable, Over, Params, Phase, PyTree
+from tljax.types import Hparams, Key, Method, Metrics, Mutable, Over, Params, Phase, PyTree
 
 
 class TrainState(NamedTuple):
@@ -140,9 +140,6 @@ def _carried(fresh: PyTree, last: PyTree) -> PyTree:
         return was if was is not None and was.shape == leaf.shape else leaf
 
     return jax.tree_util.tree_map_with_path(choose, fresh)
-
-
-Step = Callable[[TrainState, Batch, Hparams, jax.Array, jax.Array], TrainState]
 
 
 def make_step(phase: Phase, params: Params, mutable: Mutable) -> Callable:

@@ -24,14 +24,21 @@ FREE = (
 )
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes atomically: a reader sees the old file or the new one."""
+    draft = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        draft.write_text(text, encoding='utf-8')
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Writes atomically, if there is anything new: a reader sees the old file or the new one."""
+    """The same for JSON, if there is anything new."""
     text = _dumps(value, indent=1) + '\n'
-    if path.exists() and path.read_text() == text:
-        return
-    draft = path.with_name(f'.{path.name}.{os.getpid()}')
-    draft.write_text(text)
-    draft.replace(path)
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)
 
 
 def _dumps(value: Any, **options) -> str:
@@ -160,9 +167,7 @@ class MetricsFile:
     def __init__(self, path: Path, lines: int):
         self.path = path
         kept = _lines(path)[:lines]
-        draft = path.with_name(f'.{path.name}.{os.getpid()}')
-        draft.write_text(''.join(json.dumps(line) + '\n' for line in kept))
-        draft.replace(path)
+        write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
 
     def append(self, record: Mapping) -> None:
         with self.path.open('a') as file:

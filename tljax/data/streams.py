@@ -35,10 +35,6 @@ class Stream(NamedTuple):
     cached: bool = False
 
     @property
-    def members(self) -> int:
-        return len(self.count)
-
-    @property
     def resident(self) -> bool:
         return self.image is not None
 
@@ -73,12 +69,12 @@ def check_batch(stream: Stream, wrap: bool) -> Stream:
     return stream
 
 
-def resident(stream: Stream, limit_mb: float, progress: Callable | None = None) -> Stream:
+def resident(stream: Stream, limit_mb: float) -> Stream:
     """The stream with its images in memory if they take at most `limit_mb`, else unchanged."""
     size = len(stream.source.labels) * int(np.prod(stream.source.image)) / 2**20
     if size > limit_mb:
         return stream
-    return stream._replace(image=sources.arrays(stream.source, progress=progress))
+    return stream._replace(image=sources.arrays(stream.source))
 
 
 def split_members(streams: Mapping[str, Stream]) -> tuple[PyTree, PyTree]:
@@ -91,6 +87,13 @@ def split_members(streams: Mapping[str, Stream]) -> tuple[PyTree, PyTree]:
         shared[name] = {'label': stream.source.labels.astype(np.int32)}
         (mine if stream.cached else shared)[name]['image'] = stream.image
     return mine, shared
+
+
+def _examples(stream: Stream, mine: PyTree, shared: PyTree, entry: Array) -> dict[str, Array]:
+    """Entries of one member's order of a resident stream, labels included."""
+    row = mine['order'][entry]
+    image = mine['image'][entry] if stream.cached else shared['image'][row]
+    return {'image': image, 'label': shared['label'][row], 'index': row}
 
 
 def make_draw(streams: Mapping[str, Stream], key_at: Callable, constrain: Callable) -> Callable:
@@ -106,9 +109,7 @@ def make_draw(streams: Mapping[str, Stream], key_at: Callable, constrain: Callab
         if not stream.resident:
             return dict(mine)
         entry = sampling.indices(seed, stream.name, step, stream.batch, mine['count'], jnp)
-        row = constrain(mine['order'][entry])
-        image = mine['image'][entry] if stream.cached else shared['image'][row]
-        return {'image': image, 'label': shared['label'][row], 'index': row}
+        return _examples(stream, mine, shared, constrain(entry))
 
     def draw(mine, shared, seed, step):
         batch = {}
@@ -199,13 +200,10 @@ def traced_over(
         entries = jnp.arange(-(-total // block) * block).reshape(-1, block)
 
         def one(inside):
-            entry = jnp.minimum(inside, total - 1)
-            row = own['order'][entry]
-            image = own['image'][entry] if stream.cached else common['image'][row]
-            batch = {'image': image, 'index': row, 'valid': inside < own['count']}
-            if stream.labelled:
-                batch['label'] = common['label'][row]
-            return fn(batch)
+            batch = _examples(stream, own, common, jnp.minimum(inside, total - 1))
+            if not stream.labelled:
+                del batch['label']
+            return fn(batch | {'valid': inside < own['count']})
 
         out = jax.lax.map(one, entries)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:total], out)

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from tljax.partition import LIVE
 from tljax.types import Array, Key, Mutable, Params
 
 
@@ -31,11 +32,9 @@ def apply(
     """
     own = mutable.get(role, {})
     variables = {'params': params.get(role, {}), **own}
-    if key is None or 'batch_stats' not in own:
+    if key is None or LIVE not in own:
         return net.apply(variables, *inputs, **options), mutable
-    output, new = net.apply(
-        variables, *inputs, **options, mutable=['batch_stats'], rngs={'dropout': key}
-    )
+    output, new = net.apply(variables, *inputs, **options, mutable=[LIVE], rngs={'dropout': key})
     # A slice that reaches no norm returns none of the statistics: keep those that were there.
     return output, {**mutable, role: {**own, **new}}
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-LIVE, KEPT = 'batch_stats', 'kept_stats'
+from tljax.partition import KEPT, LIVE
 
 
 def home(module: nn.Module, name: str) -> str:

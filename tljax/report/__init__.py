@@ -7,11 +7,11 @@ page      the record -> everything that the template shows
 """
 
 import importlib.resources
-import os
 from pathlib import Path
 
 import jinja2
 
+from tljax import workdir
 from tljax.report import page, records
 from tljax.report.headline import headline
 from tljax.report.records import Run, Study
@@ -22,20 +22,13 @@ __all__ = ['headline', 'render', 'write']
 def write(directory: str | Path) -> Path:
     """Writes `report.html` into a run or study directory and returns its path.
 
-    The file is written beside its place and moved there, so a reader never sees half of it.
-
     Raises:
         FileNotFoundError: `results.json` of the directory or of one of its arms is missing.
         ValueError: it is broken; the message names the file.
     """
     html = render(records.load(directory))
     target = Path(directory) / 'report.html'
-    draft = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
-    try:
-        draft.write_text(html, encoding='utf-8')
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    workdir.write_text(target, html)
     return target
 
 

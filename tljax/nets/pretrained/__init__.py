@@ -82,7 +82,7 @@ def read(
     rules, wanted = max(options, key=lambda one: len(set(one[1].values()) & set(arrays)))
     arrays = mapping.unfolded(wanted, arrays, getattr(net, 'epsilon', 1e-5))
     chosen = partition.select(params, take) | {
-        path for path in ours if partition.matches(mapping.module_path(path), take)
+        path for path in ours if partition.matches(partition.module_path(path), take)
     }
     _check(spec, rules, wanted, chosen, arrays)
     found = {path: mapping.to_ours(path, arrays[wanted[path]]) for path in sorted(chosen)}

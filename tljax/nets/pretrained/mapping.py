@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from tljax import partition
 from tljax.nets.pretrained.layouts import Rules
 
 LEAVES = {
@@ -14,12 +15,6 @@ LEAVES = {
     'mean': 'running_mean',
     'var': 'running_var',
 }
-COLLECTIONS = ('batch_stats', 'kept_stats')
-
-
-def module_path(path: str) -> str:
-    """A leaf's path as patterns and rules see it: without the collection of statistics."""
-    return '/'.join(part for part in path.split('/') if part not in COLLECTIONS)
 
 
 def source_name(path: str, rules: Rules) -> str | None:
@@ -32,7 +27,7 @@ def source_name(path: str, rules: Rules) -> str | None:
       path: 'role/module/leaf'.
       rules: of a layout; none: dots for slashes.
     """
-    path = module_path(path).removeprefix('encoder/')
+    path = partition.module_path(path).removeprefix('encoder/')
     module, _, leaf = path.rpartition('/')
     if leaf not in LEAVES:
         return _translate(path, rules)
@@ -103,7 +98,7 @@ def unfolded(
       epsilon: of our norms.
     """
     result, values = dict(arrays), {'scale': np.sqrt(1 + epsilon), 'mean': 0.0, 'var': 1.0}
-    ours = {module_path(path): name for path, name in wanted.items()}
+    ours = {partition.module_path(path): name for path, name in wanted.items()}
     for path, name in ours.items():
         module, _, leaf = path.rpartition('/')
         if not module.endswith('/norm') or name in arrays or leaf != 'scale':
