@@ -250,6 +250,18 @@ def test_no_refresh_at_the_last_step(tmp_path):
 # State across phases.
 
 
+def test_progress_is_the_share_of_the_phases_steps_that_are_done(tmp_path):
+    """w moves by sgd on -progress w: up by the sum of the progress of all steps."""
+
+    def loss(params, mutable, batch, hp, key):
+        return -hp['progress'] * params['w']['w'], ({}, mutable)
+
+    player = Player('model', 'w', loss, sgd(1.0))
+    phases = [Phase(name, steps, (player,)) for name, steps in (('one', 2), ('two', 4))]
+    found = toys.fit(tmp_path, toys.game(phases, w=0.0))
+    assert number(found, 'w') == (0 + 1) / 2 + (0 + 1 + 2 + 3) / 4
+
+
 @pytest.mark.parametrize('carry', [True, False])
 def test_optimizers_carry_over(tmp_path, carry):
     """Momentum of what both phases train goes on; that of what is new starts."""

@@ -18,6 +18,7 @@ def default() -> ConfigDict:
     c.loop = True  # many steps a compiled call; False suits nets that XLA runs slowly in loops
 
     c.method = 'supervised'
+    c.options = ConfigDict()  # of the method: keywords of its `build`; see tljax/methods
     c.trains = 'encoder|head'  # what the player may move; see tljax.partition.select
     c.net = {'name': 'lenet'}
     c.head = {'name': 'linear'}
@@ -28,7 +29,14 @@ def default() -> ConfigDict:
     c.init = {'from': '', 'load': 'encoder', 'drop': ''}
     c.cache_prefix = False  # compute the frozen part of the encoder once per image
 
-    c.hparams = {'rate': 0.05, 'momentum': 0.9, 'weight_decay': 5e-4, 'label_smoothing': 0.0}
+    # Traced scalars, so that a sweep over them is one compiled program.
+    c.hparams = {
+        'rate': 0.05,
+        'momentum': 0.9,
+        'weight_decay': 5e-4,
+        'label_smoothing': 0.0,
+        'weight': 1.0,  # of a method's second loss: adaptation, reconstruction ...
+    }
     # Members: copies of the run in one compiled program, one for every combination of the values
     # given here for seed, labels_per_class and any key of hparams; (): as set elsewhere.
     c.members = dict.fromkeys(('seed', 'labels_per_class', *c.hparams), ())
@@ -114,7 +122,7 @@ def transfer_study(c: ConfigDict, pretrain: dict) -> ConfigDict:
 
 
 # Dicts whose keys are the user's: a change replaces them whole.
-_OPEN = ('net', 'head', 'rates')
+_OPEN = ('net', 'head', 'rates', 'options')
 
 
 def checked(config: ConfigDict) -> ConfigDict:

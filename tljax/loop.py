@@ -77,7 +77,8 @@ def fit(
     for index, phase in enumerate(method.phases):
         if index < run.phase:
             continue
-        program = Program(phase, streams, members, values, options)
+        first = run.ends[index] - phase.steps
+        program = Program(phase, streams, members, values, options, first)
         if run.resuming:
             state = run.restore(program)
         else:

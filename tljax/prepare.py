@@ -1,5 +1,6 @@
 """From a config to a run that is ready to fit: members, streams, method, initial values."""
 
+import inspect
 import itertools
 from collections.abc import Mapping
 from functools import partial, reduce
@@ -222,8 +223,12 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
 
 def build_method(config, spec: Spec) -> Method:
     """The config's method for these data."""
-    optimizer = partial(optimizers.build, config.optimizer)
-    return methods.METHODS[config.method](config, spec, optimizer)
+    build, options = methods.METHODS[config.method], config.options.to_dict()
+    _, _, _, *known = inspect.signature(build).parameters
+    for name in options:
+        if name not in known:
+            raise unknown(f'option of method {config.method!r}', name, known)
+    return build(config, spec, partial(optimizers.build, config.optimizer), **options)
 
 
 def check_shapes(config, method: Method, spec: Spec) -> None:

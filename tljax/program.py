@@ -41,9 +41,10 @@ class Program:
         members: Members,
         values: tuple,
         options: Options,
+        begin: int = 0,
     ):
         self.phase, self.streams, self.members, self.options = phase, streams, members, options
-        self.count = len(members.table)
+        self.count, self.first = len(members.table), begin
         self.resident = all(stream.resident for stream in streams.values())
         self.loop = options.loop and self.resident
         self.lift = partial(train.lift, members=self.count, how=options.lifting)
@@ -55,7 +56,7 @@ class Program:
 
     def _compile(self, params, mutable):
         draw = data.make_draw(self.streams, train.key_at, partial(_constrain, self.options.mesh))
-        step = train.make_step(self.phase, params, mutable)
+        step = train.make_step(self.phase, params, mutable, self.first)
         like = self._like(step, draw, params, mutable)
         self.shardings = sharding.parameters(self.options.mesh, like, self.options.parameters)
         self.like = jax.tree.map(

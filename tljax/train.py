@@ -142,8 +142,8 @@ def _carried(fresh: PyTree, last: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(choose, fresh)
 
 
-def make_step(phase: Phase, params: Params, mutable: Mutable) -> Callable:
-    """One step of a phase for one member.
+def make_step(phase: Phase, params: Params, mutable: Mutable, begin: int = 0) -> Callable:
+    """One step of a phase, whose first step has the number `begin`, for one member.
 
     Returns:
       `step(params, mutable, optimizers, batch, hp, seed, step) -> (params, mutable, optimizers,
@@ -155,6 +155,7 @@ def make_step(phase: Phase, params: Params, mutable: Mutable) -> Callable:
 
     def step(params, mutable, optimizers, batch, hp, seed, number):
         optimizers, metrics, moves = dict(optimizers), {}, []
+        hp = {**hp, 'progress': (number - begin) / max(phase.steps, 1)}
         for i, player in enumerate(phase.players):
             key = key_at(seed, f'{phase.name}/{player.name}/{i}', number)
             own, rest = partition.split(params, owned[player.name])

@@ -22,7 +22,8 @@ Params = Mapping[str, PyTree]  # by role: {'encoder': ..., 'head': ..., 'discrim
 Mutable = Mapping[str, PyTree]  # by role: batch statistics; entries of no parameters: pools ...
 Batch = Mapping[str, Mapping[str, Array]]  # by stream: {'source': {'image', 'label', 'index'}}
 Inputs = Array  # images [N, H, W, C], or a cached endpoint's activations [N, ...]
-Hparams = Mapping[str, Array]  # traced scalars: learning rate, loss weights ...
+Hparams = Mapping[str, Array]  # traced scalars: learning rate, loss weights ...; in a step also
+# 'progress', the share of the phase's steps that are done, in [0, 1)
 Metrics = Mapping[str, Scalar]
 
 LossFn = Callable[[Params, Mutable, Batch, Hparams, Key], tuple[Scalar, tuple[Metrics, Mutable]]]

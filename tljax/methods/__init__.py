@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from tljax.methods import supervised
 from tljax.types import Method
 
-# name -> build(config, spec, optimizer: steps -> (hp -> optax transformation))
+# name -> build(config, spec, optimizer: steps -> (hp -> optax transformation), **options), with
+# the keywords that `config.options` may set
 METHODS: Mapping[str, Callable[..., Method]] = {
     'supervised': supervised.build,
 }
