@@ -12,11 +12,13 @@ ROOT = Path(__file__).parents[1]
 # is no circle.
 LAYERS = (
     ('types', 'sampling', 'wording', 'workdir', 'console', 'board'),
-    ('partition', 'sharding', 'checkpoints', 'config'),
+    ('partition', 'sharding', 'checkpoints', 'config', 'store'),
     ('losses', 'nets', 'data', 'shallow', 'optimizers', 'verdict'),
     ('evaluation',),
     ('methods', 'train', 'report'),
-    ('initial', 'prefix', 'program'),
+    ('initial', 'program'),
+    ('features',),
+    ('prefix',),
     ('loop', 'prepare'),
     ('experiment', 'predict'),
     ('study',),

@@ -18,8 +18,9 @@ import numpy as np
 
 from tljax import partition
 from tljax.nets.pretrained import files, mapping
+from tljax.nets.pretrained.architectures import described
 from tljax.nets.pretrained.layouts import layouts
-from tljax.nets.pretrained.location import declared_input, is_published, locate
+from tljax.nets.pretrained.location import KINDS, declared_input, is_published, locate
 from tljax.types import Mutable, Params
 
 
@@ -184,4 +185,4 @@ def _fitted(spec: str, path: str, leaf: np.ndarray, shape: tuple[int, ...]) -> n
     return leaf
 
 
-__all__ = ['export', 'is_published', 'load', 'locate', 'read']
+__all__ = ['KINDS', 'described', 'export', 'is_published', 'load', 'locate', 'read']
