@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ('types', 'sampling', 'wording', 'workdir', 'console', 'board'),
     ('partition', 'sharding', 'checkpoints', 'config', 'store'),
-    ('losses', 'nets', 'data', 'shallow', 'optimizers', 'verdict'),
+    ('losses', 'nets', 'data', 'shallow', 'optimizers', 'trunk', 'verdict'),
     ('evaluation',),
     ('methods', 'train', 'report'),
     ('initial', 'program'),

@@ -21,13 +21,18 @@ def default() -> ConfigDict:
     c.options = ConfigDict()  # of the method: keywords of its `build`; see tljax/methods
     c.trains = 'encoder|head'  # what the player may move; see tljax.partition.select
     c.net = {'name': 'lenet'}
+    c.endpoint = 'features'  # of the net: what the head reads; there are no layers behind it
+    c.pool = 'mean'  # how maps or tokens of the endpoint become vectors; see tljax.nets.pooling
     c.head = {'name': 'linear'}
     c.steps = 1000
 
     # Where initial values come from: another run's directory, a sibling in a study, or published
     # weights (timm:, hf:, torchvision:, places365:, file:), of which `drop` names what to ignore.
     c.init = {'from': '', 'load': 'encoder', 'drop': ''}
-    c.cache_prefix = False  # compute the frozen part of the encoder once per image
+    # Compute the frozen part of the encoder once per image: in memory, or once for all runs in the
+    # folder `features`, together with the endpoints that `also` names.
+    c.cache_prefix = False
+    c.features = {'root': '', 'also': ()}
 
     # Traced scalars, so that a sweep over them is one compiled program.
     c.hparams = {

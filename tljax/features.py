@@ -28,10 +28,10 @@ from tljax import initial, partition, sharding, store, workdir
 from tljax.console import Show, say
 from tljax.data import decode, fingerprint, sources
 from tljax.data import streams as data
-from tljax.methods.networks import encoder
+from tljax.methods.networks import check_readout, encoder
 from tljax.nets import pretrained
-from tljax.nets.pooling import POOLINGS, pool
-from tljax.types import Array, PyTree, unknown
+from tljax.nets.pooling import pool
+from tljax.types import Array, PyTree
 
 FORMAT = 1  # counts up when the same settings give other features
 
@@ -45,32 +45,16 @@ class Features(NamedTuple):
     folder: Path  # where the arrays lie, as .npy files
 
 
-class Images(NamedTuple):
-    """A data set as it is decoded, and what tells it from any other."""
-
-    source: sources.Source
-    key: Mapping[str, Any]  # JSON
-
-
-def images(
-    dataset: str,
-    split: str,
-    pixels: decode.Pixels,
-    classes: Sequence[int | str] = (),
-    data_dir: str = '',
-) -> Images:
-    """Opens a data set; see `sources.load` for the arguments and for what is raised."""
-    where = data_dir or None
-    source = sources.load(
-        dataset, split, **pixels._asdict(), classes=tuple(classes) or None, data_dir=where
-    )
-    key = {
+def key(
+    source: sources.Source, dataset: str, split: str, pixels: decode.Pixels, data_dir: str = ''
+) -> dict[str, Any]:
+    """JSON that tells the images of a source from all others; see `sources.load`."""
+    return {
         'split': split,
         'classes': list(source.classes),
-        'contents': fingerprint.of(dataset, source, where),
+        'contents': fingerprint.of(dataset, source, data_dir or None),
         'pixels': {**pixels._asdict(), 'image': list(source.image)},
     }
-    return Images(source, key)
 
 
 def extract(
@@ -119,15 +103,24 @@ def extract(
         fit the net; a store that is damaged, cannot be written or has no room.
     """
     backbone = encoder(ConfigDict({'net': dict(net or net_of(weights))}))
-    check(backbone, endpoints, pool)
+    if not endpoints:
+        raise ValueError(f'no endpoint asked for; there are {", ".join(backbone.endpoints)}')
+    check_readout(backbone, endpoints, pool)
     wanted = backbone.input
     pixels = decode.Pixels(size or wanted.size, channels or wanted.channels, fit)
-    found = images(dataset, split, pixels, classes, data_dir)
-    variables = values(weights, backbone, found.source.image, drop=drop, member=member)
+    source = sources.load(
+        dataset,
+        split,
+        **pixels._asdict(),
+        classes=tuple(classes) or None,
+        data_dir=data_dir or None,
+    )
+    variables = values(weights, backbone, source.image, drop=drop, member=member)
     arrays, folder = kept(
         backbone,
         variables,
-        found,
+        source,
+        key(source, dataset, split, pixels, data_dir),
         endpoints,
         root=root,
         pooling=pool,
@@ -135,18 +128,7 @@ def extract(
         mesh=sharding.mesh(devices),
         about={'weights': weights, 'dataset': dataset, 'split': split},
     )
-    return Features(arrays, found.source.labels, found.source.classes, folder)
-
-
-def check(backbone: nn.Module, endpoints: Sequence[str], pooling: str) -> None:
-    """Raises ValueError for an endpoint or a pooling that there is not."""
-    if not endpoints:
-        raise ValueError(f'no endpoint asked for; there are {", ".join(backbone.endpoints)}')
-    for name in endpoints:
-        if name not in backbone.endpoints:
-            raise unknown(f'endpoint of {type(backbone).__name__}', name, backbone.endpoints)
-    if pooling not in POOLINGS:
-        raise unknown('pooling', pooling, POOLINGS)
+    return Features(arrays, source.labels, source.classes, folder)
 
 
 def net_of(weights: str) -> dict[str, Any]:
@@ -203,7 +185,8 @@ def _of_run(run: Path, member: int) -> tuple[PyTree, PyTree]:
 def kept(
     backbone: nn.Module,
     variables: PyTree,
-    of: Images,
+    source: sources.Source,
+    of: Mapping[str, Any],
     endpoints: Sequence[str],
     *,
     root: Path | str,
@@ -218,7 +201,8 @@ def kept(
     Args:
       backbone: declares how images are normalised.
       variables: of the backbone; those of layers after the last endpoint may be missing.
-      of: the images.
+      source: the images.
+      of: their `key`.
       endpoints: of the backbone.
       root: the store's folder.
       pooling: of maps and tokens.
@@ -231,11 +215,11 @@ def kept(
       ValueError: the store is damaged, cannot be written or has no room.
     """
     family = type(backbone).__name__.lower()
-    key = {'format': FORMAT, 'net': {'family': family, **_fields(backbone)}}
-    key |= {'weights': _digest(variables), 'data': dict(of.key)}
-    folder = store.shelf(root, family, key)
+    whole = {'format': FORMAT, 'net': {'family': family, **_fields(backbone)}}
+    whole |= {'weights': _digest(variables), 'data': dict(of)}
+    folder = store.shelf(root, family, whole)
     every = tuple(dict.fromkeys((*endpoints, *also)))
-    shapes = _shapes(backbone, variables, of.source, every, pooling)
+    shapes = _shapes(backbone, variables, source, every, pooling)
     names = {one: f'{one}-{pooling}' if of_map else one for one, (_, of_map) in shapes.items()}
 
     def missing(asked: Sequence[str]) -> list[str]:
@@ -245,16 +229,31 @@ def kept(
         waiting = partial(say, f'{folder}: another process computes these features; waiting')
         with workdir.held(folder, 'features', waiting):
             if missing(endpoints):  # still, now that nobody else writes
-                store.claim(folder, key, about or {})
-                _write_labels(folder, of.source)
+                store.claim(folder, whole, about or {})
+                _write_labels(folder, source)
                 wanted = missing(every)
                 with store.Writer(folder, {names[one]: shapes[one][0] for one in wanted}) as writer:
-                    run = (backbone, variables, of.source, wanted, pooling, mesh, block)
+                    run = (backbone, variables, source, wanted, pooling, mesh, block)
                     for found in computed(*run, first=writer.rows):
                         writer.append({names[one]: array for one, array in found.items()})
                     writer.finish()
     arrays = {one: store.load(folder, names[one], shapes[one][0]) for one in endpoints}
     return arrays, folder
+
+
+def all_of(
+    backbone: nn.Module,
+    variables: PyTree,
+    source: sources.Source,
+    endpoint: str,
+    *,
+    pooling: str,
+    mesh: jax.sharding.Mesh,
+    block: int,
+) -> np.ndarray:
+    """[N, ...] features of a source at one endpoint, in memory."""
+    blocks = computed(backbone, variables, source, (endpoint,), pooling, mesh, block)
+    return np.concatenate([found[endpoint] for found in blocks])
 
 
 def computed(
@@ -277,14 +276,13 @@ def computed(
     total = len(source.labels)
     size = -(-min(block, total) // mesh.size) * mesh.size
     stream = data.Stream('features', source, *data.select(source, [0], [0]), size)
-    encode = jax.jit(partial(encoded, backbone, endpoints=tuple(endpoints), pooling=pooling))
     variables = jax.device_put(variables, sharding.replicated(mesh))
 
     def launched() -> Iterator[tuple[int, dict]]:
         start = first // size * size
         for _, shared in data.blocks(stream, size, first // size) if first < total else ():
             images = jax.device_put(shared['image'], sharding.batch(mesh))
-            yield start, encode(variables, images)
+            yield start, encoded(backbone, variables, images, tuple(endpoints), pooling)
             start += size
 
     # One block is computed while the one before it is taken over.
@@ -296,12 +294,13 @@ def computed(
             show.step(min(start + size, total), {})
 
 
+@partial(jax.jit, static_argnums=(0, 3, 4))
 def encoded(
-    backbone: nn.Module, variables: PyTree, images: Array, endpoints: Sequence[str], pooling: str
+    backbone: nn.Module, variables: PyTree, images: Array, endpoints: tuple[str, ...], pooling: str
 ) -> dict[str, Array]:
     """Endpoints of images [N, H, W, C], pooled: {endpoint: [N, ...]} float32."""
     normalised = backbone.input.normalise(images)
-    found = backbone.apply(variables, normalised, until=tuple(endpoints))
+    found = backbone.apply(variables, normalised, until=endpoints)
     return {name: pool(x, pooling) for name, x in found.items()}
 
 
@@ -310,7 +309,7 @@ def _shapes(backbone, variables, source, endpoints, pooling) -> dict[str, tuple]
     image = jax.ShapeDtypeStruct((1, *source.image), np.uint8)
     whole, pooled = (
         jax.eval_shape(
-            partial(encoded, backbone, endpoints=tuple(endpoints), pooling=how), variables, image
+            lambda *of, how=how: encoded(backbone, *of, tuple(endpoints), how), variables, image
         )
         for how in ('none', pooling)
     )

@@ -20,7 +20,7 @@ from typing import Any
 # not what is computed. The run that another starts from is known by its config, not by its place.
 FREE = (
     *('save_every', 'tensorboard', 'sharding', 'block'),
-    *('data.data_dir', 'data.workers', 'init.from'),
+    *('data.data_dir', 'data.workers', 'init.from', 'features'),
 )
 
 
