@@ -19,6 +19,7 @@ LAYERS = (
     ('initial', 'prefix', 'program'),
     ('loop', 'prepare'),
     ('experiment', 'predict'),
+    ('ranking',),
     ('study',),
     ('configs', 'launch'),
 )
