@@ -21,6 +21,7 @@ LAYERS = (
     ('prefix',),
     ('loop', 'prepare'),
     ('experiment', 'predict'),
+    ('ranking',),
     ('study',),
     ('configs', 'launch'),
 )

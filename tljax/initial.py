@@ -14,14 +14,23 @@ from tljax.checkpoints import Checkpoints
 from tljax.methods.networks import encoder
 from tljax.nets import pretrained
 from tljax.nets.apply import variables
+from tljax.train import Members
 from tljax.types import Array, Method, PyTree, Spec
 
 Given = tuple[Mapping[str, Array], Mapping[str, Array]]  # path -> [M, ...]: params and mutable
 
 
-def shapes(method: Method, spec: Spec) -> tuple[PyTree, PyTree]:
-    """`(params, mutable)` of one member, without computing anything."""
-    return jax.eval_shape(lambda: method.init(jax.random.key(0), spec))
+def values(method: Method, spec: Spec, members: Members, config) -> tuple[PyTree, PyTree]:
+    """`(params, mutable)` of all members: what config.init gives, and the rest drawn.
+
+    Raises:
+      ValueError: as `given`.
+    """
+    found: Given = ({}, {})
+    if config.init['from']:
+        shapes = jax.eval_shape(lambda: method.init(jax.random.key(0), spec))
+        found = given(shapes, members.table, config, spec)
+    return drawn(method, spec, members.seed, found)
 
 
 def drawn(

@@ -53,7 +53,7 @@ def load(run: Path, member: int | None = None) -> Model:
     chosen = best_supplied(members) if member is None else member
     if not 0 <= chosen < len(members):
         raise ValueError(f'--member {chosen}: {run} has the members 0..{len(members) - 1}')
-    config = ConfigDict(_tuples(workdir.read_json(run / 'config.json')))
+    config = config_of(run)
     spec = Spec(tuple(results['image']), tuple(results['classes']))
     method = build_method(config, spec)
     predict = method.phases[-1].predict or method.predict
@@ -73,6 +73,13 @@ def load(run: Path, member: int | None = None) -> Model:
         pixels_of(config)._replace(channels=spec.image[-1]),
         lambda images: np.asarray(probabilities(values, images)),
     )
+
+
+def config_of(run: Path | str) -> ConfigDict:
+    """The config of a run, from its directory."""
+    whole = workdir.read_json(Path(run) / 'config.json')
+    whole.pop('start', None)  # what the run starts from is no key of a config
+    return ConfigDict(_tuples(whole))
 
 
 def best_supplied(members: Sequence[Mapping]) -> int:

@@ -63,10 +63,7 @@ def prepare(config) -> Prepared:
         steps = sum(phase.steps for phase in method.phases)
         sampling.check_range(steps, stream.batch, stream.name)
     check_shapes(config, method, spec)
-    given = ({}, {})
-    if config.init['from']:
-        given = initial.given(initial.shapes(method, spec), members.table, config, spec)
-    values = initial.drawn(method, spec, members.seed, given)
+    values = initial.values(method, spec, members, config)
     table = parameter_table(config, method, values[0])
     ready = Prepared(config, members, streams, held, spec, method, values, table, options)
     return cached(ready) if config.cache_prefix else resident(ready)

@@ -91,6 +91,23 @@ def read(
     return tuple({path: found[path] for path in sorted(chosen & set(tree))} for tree in trees)
 
 
+def classifier(spec: str, net: nn.Module) -> dict[str, np.ndarray] | None:
+    """The source's own classifier: 'kernel' [D, Z] and 'bias' [Z], or None if it has none.
+
+    Args:
+      spec: names the weights; see `locate`.
+      net: the backbone that they are of.
+    """
+    arrays = files.read(locate(spec))
+    for rules in layouts(net):
+        wanted = {leaf: mapping.source_name(f'head/{leaf}', rules) for leaf in ('kernel', 'bias')}
+        if rules and all(name in arrays for name in wanted.values()):
+            return {
+                leaf: mapping.to_ours(f'head/{leaf}', arrays[name]) for leaf, name in wanted.items()
+            }
+    return None
+
+
 def export(path: Path | str, net: nn.Module, params: Params, mutable: Mutable) -> None:
     """Writes parameters and statistics as safetensors, in the layout of the net's usual source.
 
@@ -185,4 +202,13 @@ def _fitted(spec: str, path: str, leaf: np.ndarray, shape: tuple[int, ...]) -> n
     return leaf
 
 
-__all__ = ['KINDS', 'described', 'export', 'is_published', 'load', 'locate', 'read']
+__all__ = [
+    'KINDS',
+    'classifier',
+    'described',
+    'export',
+    'is_published',
+    'load',
+    'locate',
+    'read',
+]
