@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-from tljax.methods import supervised
+from tljax.methods import probe, supervised
 from tljax.types import Method
 
 # name -> build(config, spec, optimizer: steps -> (hp -> optax transformation), **options), with
 # the keywords that `config.options` may set
 METHODS: Mapping[str, Callable[..., Method]] = {
+    'probe': probe.build,
     'supervised': supervised.build,
 }
