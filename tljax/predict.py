@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tljax import initial, workdir
+from tljax.config import tuples
 from tljax.data import decode, folder
 from tljax.prepare import build_method, pixels_of
 from tljax.types import Spec
@@ -79,7 +80,7 @@ def config_of(run: Path | str) -> ConfigDict:
     """The config of a run, from its directory."""
     whole = workdir.read_json(Path(run) / 'config.json')
     whole.pop('start', None)  # what the run starts from is no key of a config
-    return ConfigDict(_tuples(whole))
+    return ConfigDict(tuples(whole))
 
 
 def best_supplied(members: Sequence[Mapping]) -> int:
@@ -102,13 +103,6 @@ def _results(run: Path) -> dict:
             'began it'
         )
     return workdir.read_json(run / 'results.json')
-
-
-def _tuples(value):
-    """What JSON made lists as the tuples they were."""
-    if isinstance(value, Mapping):
-        return {key: _tuples(one) for key, one in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def find(paths: Sequence[str | Path]) -> list[Path]:

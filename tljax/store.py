@@ -96,7 +96,9 @@ class Writer:
     def __enter__(self) -> 'Writer':
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind, *_) -> None:
+        if kind:  # stopped: not even the last seconds are lost
+            self._save()
         for file in self.files.values():
             file.close()
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax import nets
+from tljax.config import tuples
 from tljax.nets.apply import apply, variables
 from tljax.nets.pooling import POOLINGS, pool
 from tljax.types import Array, Key, Mutable, Params, Spec, unknown
@@ -15,7 +16,7 @@ from tljax.types import Array, Key, Mutable, Params, Spec, unknown
 
 def encoder(config) -> nn.Module:
     """The backbone of config.net; its key `input` overrides fields of the declared input."""
-    options = config.net.to_dict()
+    options = tuples(config.net.to_dict())
     changes = options.pop('input', {})
     net = nets.build_backbone(options.pop('name', ''), **options)
     if extra := set(changes) - set(net.input._fields):
