@@ -4,7 +4,7 @@
         --data folder:PATH --endpoints stage3,features --out DIR
     python launch/extract.py --weights file:net.pth --net '{"name": "cifar_resnet", "depth": 20}' \
         --data tfds:cifar10 --split train test --endpoints features --out DIR
-    python launch/extract.py --weights runs/mine --data npz:images.npz --endpoints features --out DIR
+    python launch/extract.py --weights runs/mine --data npz:mine.npz --endpoints features --out DIR
 
 Every endpoint becomes one .npy file of N rows, with labels.npy beside it, and rows.txt, which names
 the image of each row, where they are files. All endpoints come from one pass. DIR is a store as
