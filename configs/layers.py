@@ -6,8 +6,8 @@ positions of every endpoint, strengths by 5-fold cross-validation on those label
 full test split; five seeds, which draw labels and folds. The argument is WEIGHTS,DATA[,NET] as in
 configs/probe.py, and all endpoints come from one forward pass.
 
-    python launch/train.py --workdir runs/fashion_mnist_layers --config.data.data_dir=DIR --config \
-        'configs/layers.py:file:resnet56.th,tfds:fashion_mnist,{"name":"cifar_resnet","depth":56}'
+    python launch/train.py --config configs/layers.py:places365:resnet18,tfds:fashion_mnist \
+        --workdir runs/layers
 
 Expected: TODO ± TODO.
 Time: TODO min on 2 CPU cores.

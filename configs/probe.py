@@ -6,8 +6,7 @@ tested on the full test split; five seeds, which draw the folds. The argument is
 WEIGHTS,DATA[,ELSEWHERE...][,NET]: ELSEWHERE are data sets of the same classes that are tested on
 whole, NET is the net as JSON, where the weights' name does not tell it.
 
-    python launch/train.py \
-        --config configs/probe.py:torchvision:ResNet18_Weights.IMAGENET1K_V1,folder:PATH \
+    python launch/train.py --config configs/probe.py:places365:resnet18,folder:PATH \
         --workdir runs/probe
 
 `--config.options.probe=logistic` (or svm, neighbours, nearest_mean, minibatch_logistic) is another

@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,6 +15,8 @@ from tests import runs
 from tljax import config as configs
 from tljax import study
 from tljax.methods.networks import encoder
+from tljax.nets import pretrained
+from tljax.nets.apply import variables
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / 'configs').glob('*.py'))
@@ -26,7 +29,12 @@ PARTS = {
     'the time it takes': r'^ *Time: .*\d ?(s|min|h)\b',
 }
 # Nets keep their kind and become small.
-SMALL = {'lenet': {'widths': (4, 6)}, 'resnet': {'widths': (8, 8)}, 'mlp': {'widths': (8,)}}
+SMALL = {
+    'lenet': {'widths': (4, 6)},
+    'resnet': {'widths': (8, 8)},
+    'mlp': {'widths': (8,)},
+    'imagenet_resnet': {'depth': 18, 'input': {'size': 32}},
+}
 CLASSES = 10
 
 
@@ -79,10 +87,14 @@ def shrunk(config, folder: Path):
     for run in (config, *config.runs.values()):
         _shrink(run)
     config.block, config.data.wrap = 60, True
-    wanted = encoder(config).input
+    config.features.root = str(folder / 'features') if config.features.root else ''
+    net = encoder(config)
+    wanted = net.input
     side, channels = config.data.size or wanted.size, config.data.channels or wanted.channels
     images = np.random.RandomState(0).randint(0, 256, (20 * CLASSES, side, side, channels))
     labels = np.arange(len(images)) % CLASSES
+    if pretrained.is_published(config.init['from']):
+        config.init['from'] = f'file:{untrained(net, images.shape[1:], folder)}'
     tables = {}
     for split in ('train', 'val', 'test'):
         tables |= {f'{split}_image': images.astype(np.uint8), f'{split}_label': labels}
@@ -95,6 +107,13 @@ def shrunk(config, folder: Path):
     return config
 
 
+def untrained(net, image, folder: Path) -> Path:
+    """A file in place of a net's published weights."""
+    params, mutable = variables(net, jax.random.key(0), np.zeros((2, *image), np.float32))
+    pretrained.export(folder / 'w.safetensors', net, {'encoder': params}, {'encoder': mutable})
+    return folder / 'w.safetensors'
+
+
 def _shrink(run) -> None:
     """Shrinks what a config, or the changes of one run of a study, sets."""
     for key, most in (('steps', 2), ('evaluate_every', 0), ('save_every', 0)):
@@ -103,7 +122,7 @@ def _shrink(run) -> None:
     if 'optimizer' in run:
         run.optimizer.warmup = min(run.optimizer.get('warmup', 0), 1)
     for axis, values in run.get('members', {}).items():
-        few = [(1, 2), values][axis != 'labels_per_class'] if values else ()
+        few = [(2, 3), values][axis != 'labels_per_class'] if values else ()
         run.members[axis] = tuple(few[:2])
     if 'net' in run:
         run.net.update(SMALL.get(run.net.name, {}))

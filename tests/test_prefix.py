@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from tests import runs, toys
-from tljax import partition, prefix, trunk
+from tljax import features, partition, prefix, trunk
+from tljax.methods import networks
+from tljax.nets import pretrained
 from tljax.nets.apply import variables
 from tljax.nets.mlp import MLP
 from tljax.types import Spec
@@ -58,3 +60,79 @@ def test_a_cached_run_is_the_uncached_one(tmp_path):
         a = plain.method.predict(params, {}, images[:50])['logits']
         b = cached.method.predict(params, {}, activations[m, :50])['logits']
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('root', ['', 'store'])
+def test_members_of_one_trunk_share_its_activations(tmp_path, root, monkeypatch):
+    """Published weights: one trunk and one copy of the activations for all members, and in steps
+    no parameters of it; and the result is that of the run without a cache.
+    """
+    weights, trains = published(tmp_path), 'encoder|!encoder/hidden1|head'
+    both, computed = [], []
+    noted = lambda *args, **rest: computed.append(len(args[2].labels)) or real(*args, **rest)
+    real = features.computed
+    monkeypatch.setattr(features, 'computed', noted)
+    for cache in (False, True):
+        c = runs.run(cache_prefix=cache, trains=trains, steps=5, **{'data.wrap': True})
+        c.init.update({'from': f'file:{weights}', 'load': 'encoder'})
+        c.features.root = str(tmp_path / root) if root else ''
+        c.members.seed, c.members.labels_per_class = (0, 1), (1, 4)
+        both.append(toys.fit_config(tmp_path / str(cache), c))
+    (plain, ours), (cached, theirs) = both
+    assert cached.spec.since == 'hidden1'
+    order = plain.streams['source'].order
+    count = len(plain.streams['source'].source.labels) if root else len(np.unique(order))
+    assert cached.streams['source'].image.shape == (count, 24)
+    assert computed == [count, 299]
+    kept = partition.flat(theirs.params)
+    assert not any(path.startswith('encoder/hidden1') for path in kept)
+    shared = trunk.leaves(cached.trunk)[0]
+    assert all(leaf.shape[0] == 1 for leaf in cached.trunk.params.values())
+    toys.close(kept | shared, ours.params, 1e-6)
+    # What another run starts from, or predicts with, is whole again.
+    trunk.write(tmp_path, cached.trunk)
+    toys.same(trunk.leaves(trunk.read(tmp_path))[0], shared)
+    (tmp_path / trunk.FILE).write_bytes(b'PK')
+    with pytest.raises(ValueError, match=r'frozen\.npz cannot be read \(.*\); run the run anew'):
+        trunk.read(tmp_path)
+
+
+def published(folder):
+    """A file with weights of the net of `tests.runs`."""
+    net = networks.encoder(runs.run())
+    params, mutable = variables(net, jax.random.key(7), np.zeros((2, 8, 8, 1)))
+    pretrained.export(folder / 'w.safetensors', net, {'encoder': params}, {'encoder': mutable})
+    return folder / 'w.safetensors'
+
+
+def test_copies_of_the_encoder_begin_with_its_trunk():
+    """A role with all the encoder's layers is cut with it, and put back with it."""
+    layer = lambda seed: {'w': np.full((2, 3), seed, np.float32)}
+    encoder = {'low': layer(1), 'high': layer(2)}
+    params = {'encoder': encoder, 'teacher': encoder | {'high': layer(3)}, 'head': layer(4)}
+    rest, cut = trunk.split((params, {}), 'low', ({'low/w'}, set()))
+    assert cut.roles == ('encoder', 'teacher')
+    assert partition.paths(rest[0]) == ['encoder/high/w', 'teacher/high/w', 'head/w']
+    toys.same(partition.flat(rest[0]) | trunk.leaves(cut)[0], params)
+
+
+def test_a_copy_that_is_trained_is_not_cut():
+    net, spec = MLP((6, 5), 4), Spec((8, 8, 1), ('a', 'b'))
+    params, mutable = variables(net, jax.random.key(0), np.zeros((2, 8, 8, 1)))
+    values = {'encoder': params, 'teacher': params}, {'encoder': mutable, 'teacher': mutable}
+    trained = partition.select(values[0], 'teacher/hidden2')
+    assert prefix.deepest_frozen(net, spec, values, trained) == 'hidden1'
+
+
+def test_members_of_several_trunks_keep_their_own():
+    leaf = np.repeat([[1.0], [2.0], [1.0]], 4, axis=1)
+    _, cut = trunk.split(({'encoder': {'w': leaf}, 'head': {'b': leaf}}, {}), 'w', ({'w'}, set()))
+    np.testing.assert_array_equal(cut.index, [0, 1, 0])
+    assert cut.params['w'].shape == (2, 4)
+    np.testing.assert_array_equal(trunk.leaves(cut)[0]['encoder/w'], leaf)
+
+
+def test_augmented_stream_is_refused():
+    stream = toys.stream(augment=lambda key, image: image)
+    with pytest.raises(ValueError, match="stream 'source' is augmented, so its activations change"):
+        prefix.check(stream)

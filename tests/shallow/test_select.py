@@ -89,3 +89,47 @@ def test_the_chosen_probe_works_on_new_data():
     found = choose(PROBES['ridge'], STRENGTHS, TRAINING, HELD, classes=CLASSES, refit=True)
     logits = jax.vmap(PROBES['ridge'].logits, (0, None))(found.model, X[TEST])[:, 0]
     assert ((logits.argmax(axis=-1) == Y[TEST]).mean(axis=1) > 0.85).all()
+
+
+@pytest.mark.parametrize('count', [2, 5])
+def test_folds_hold_every_example_out_once_and_are_alike(count):
+    classes, random = 4, np.random.RandomState(0)
+    # One class has one example, and one fewer than there are folds.
+    labels = random.permutation(np.repeat(np.arange(classes), [1, 2, 13, 24]))
+    weights = (np.arange(40) < 38).astype(np.float32)
+    weights[np.flatnonzero(labels < 2)] = 1
+    draw = lambda seed: np.asarray(
+        select.folds(labels, weights, jax.random.key(seed), classes=classes, count=count)
+    )
+    held = draw(0)
+    assert held.shape == (count, 40)
+    np.testing.assert_array_equal(held.sum(0), (weights > 0) & (labels != 0))
+    for label in range(1, classes):
+        own = held[:, labels == label].sum(1)
+        assert own.max() - own.min() <= 1
+        assert own.max() < ((labels == label) & (weights > 0)).sum(), 'some are left to fit'
+    assert (draw(1) != held).any()
+    np.testing.assert_array_equal(draw(0), held)
+
+
+@pytest.mark.parametrize('name', ['ridge', 'neighbours'])
+def test_cross_validation_is_fits_without_each_fold(name):
+    probe, grid = PROBES[name], GRIDS.get(name, STRENGTHS)
+    weights = SUBSETS[0]
+    held = select.folds(Y[TRAIN], weights, jax.random.key(3), classes=CLASSES, count=3)
+    run = jax.jit(
+        lambda *args: select.cross_validate(
+            probe, grid, Examples(X[TRAIN], *args), held, classes=CLASSES
+        )
+    )
+    found, right = run(Y[TRAIN], weights), np.zeros(len(grid))
+    for out in np.asarray(held):
+        model = probe.fit(X[TRAIN], Y[TRAIN], grid, np.where(out, 0, weights), classes=CLASSES)
+        guess = np.asarray(probe.logits(model, X[TRAIN][out])).argmax(-1)
+        right += (guess == Y[TRAIN][out]).sum(1)
+    np.testing.assert_allclose(found.curve, right / held.sum(), atol=0.01)
+    best = np.flatnonzero(np.asarray(found.curve) == found.curve.max())[-1]
+    assert (found.index, found.strength) == (best, grid[best])
+    alone = probe.fit(X[TRAIN], Y[TRAIN], grid[best : best + 1], weights, classes=CLASSES)
+    ours, theirs = (probe.logits(model, X[TEST]) for model in (found.model, alone))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
