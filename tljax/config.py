@@ -33,7 +33,7 @@ def default() -> ConfigDict:
     # weights (timm:, hf:, torchvision:, places365:, file:), of which `drop` names what to ignore.
     c.init = {'from': '', 'load': 'encoder', 'drop': ''}
     # Compute the frozen part of the encoder once per image: in memory, or once for all runs in the
-    # folder `features`, together with the endpoints that `also` names.
+    # folder `features.root`, for published weights with all endpoints that `also` names.
     c.cache_prefix = False
     c.features = {'root': '', 'also': ()}
 

@@ -182,6 +182,16 @@ def _of_run(run: Path, member: int) -> tuple[PyTree, PyTree]:
     return jax.tree.map(lambda x: x[member], initial.trained(run))
 
 
+def same(some: PyTree, whole: PyTree) -> bool:
+    """Whether variables are some of the variables of a whole net."""
+    every = partition.flat(dict(whole))
+    return all(
+        path in every and np.array_equal(leaf, every[path])
+        for path, leaf in partition.flat(dict(some)).items()
+        if hasattr(leaf, 'shape')
+    )
+
+
 def kept(
     backbone: nn.Module,
     variables: PyTree,

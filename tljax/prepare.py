@@ -24,7 +24,8 @@ from tljax import (
 )
 from tljax.data import augment, decode, sources
 from tljax.data import streams as data
-from tljax.methods.networks import encoder
+from tljax.methods.networks import check_readout, encoder
+from tljax.nets import pretrained
 from tljax.program import Options
 from tljax.train import Members
 from tljax.trunk import Trunk
@@ -116,9 +117,15 @@ def activations(
     how |= {'mesh': ready.options.mesh, 'block': config.block}
     if not store.root:
         return features.all_of(net, variables, source, cut, **how)
+    also = ()
+    if pretrained.is_published(start := config.init['from']):
+        # Kept as those of the whole net, which other endpoints and other runs have in common.
+        whole = features.values(start, net, source.image, drop=config.init.drop)
+        if features.same(variables, whole):
+            variables, also = whole, store.also
     key = features.key(source, of.dataset, of.split, pixels_of(config), config.data.data_dir)
-    about = {'run': config.name, 'dataset': of.dataset, 'split': of.split}
-    how |= {'root': store.root, 'also': store.also, 'about': about}
+    about = {'weights': start, 'dataset': of.dataset, 'split': of.split}
+    how |= {'root': store.root, 'also': also, 'about': about}
     return features.kept(net, variables, source, key, (cut,), **how)[0][cut]
 
 
@@ -150,6 +157,7 @@ def check_choices(config) -> None:
             raise ValueError(f'{".".join(path)} is {value}; expected {low} or more')
     if config.tensorboard:
         board.writer_class()
+    check_readout(encoder(config), config.features.also, config.pool)
     for place in ('streams', 'evaluate'):
         if not config.data[place]:
             raise ValueError(f'data.{place} is empty; expected one or more streams')
