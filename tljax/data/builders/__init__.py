@@ -1,5 +1,5 @@
-"""TFDS builders for sets that TFDS lacks; importing this registers them. None needs TensorFlow."""
+"""TFDS builders of sets that TFDS lacks. Importing this registers them; none needs TensorFlow."""
 
-from tljax.data.builders import digits
+from tljax.data.builders import digits, domains
 
-__all__ = ['digits']
+__all__ = ['digits', 'domains']

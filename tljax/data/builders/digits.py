@@ -1,14 +1,20 @@
 """Handwritten digits that stand beside MNIST in domain adaptation: USPS and MNIST-M."""
 
-from collections.abc import Iterator
-from pathlib import Path
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from tljax.data.builders import files
+from tljax.data import decode, sources
+from tljax.data.builders import blend, files
+from tljax.data.folder import is_image
 
+_MOST_PHOTOS = 1000  # they are held in memory; BSDS500 has 500
+DIGITS = [str(digit) for digit in range(10)]
 _LIBSVM = 'https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/'
 USPS = {
     'train': files.Remote(f'{_LIBSVM}usps.bz2', 'usps.bz2', 'ec16c51db3855ca6c91edd34d0e9b197'),
@@ -59,7 +65,7 @@ def digits_info(builder, shape: tuple, homepage: str, citation: str) -> tfds.cor
         features=tfds.features.FeaturesDict(
             {
                 'image': tfds.features.Image(shape=shape),
-                'label': tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
+                'label': tfds.features.ClassLabel(names=DIGITS),
             }
         ),
         supervised_keys=('image', 'label'),
@@ -110,56 +116,100 @@ def _checked(where: str, data: np.ndarray, target: np.ndarray) -> tuple[np.ndarr
 
 
 class MnistM(tfds.core.GeneratorBasedBuilder):
-    """MNIST-M: MNIST digits blended with patches of colour photographs."""
+    """MNIST-M: MNIST digits on patches of photographs, the published one or made anew."""
 
     VERSION = tfds.core.Version('1.0.0')
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name='published')]
+    BUILDER_CONFIGS = tuple(
+        tfds.core.BuilderConfig(name=name) for name in ('published', 'generated', 'textures')
+    )
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        'the images and labels as published, mnist_m_train/00000000.png with '
-        'mnist_m_train_labels.txt of lines "00000000.png 5", and the same for test: as '
-        'mnist_m.tar.gz, unpacked, or as train.zip and train_labels.txt, test.zip and '
-        f'test_labels.txt; mnist_m.tar.gz is downloaded from {MNIST_M.url} where there are none'
+        'for mnist_m/published, the images and labels: mnist_m_train/00000000.png ... and '
+        'mnist_m_train_labels.txt with lines such as "00000000.png 5", the same for test, all in '
+        'mnist_m.tar.gz, in zip files or unpacked (without a manual_dir, mnist_m.tar.gz is '
+        f'downloaded from {MNIST_M.url}); for mnist_m/generated, photographs such as those of '
+        'BSDS500 (mnist_m/textures needs none). The digits of the last two are those of '
+        'tfds:mnist in the same data_dir'
     )
 
     def _info(self):
         return digits_info(
             self,
-            (32, 32, 3),
+            (blend.SIDE, blend.SIDE, 3),
             'http://yaroslav.ganin.net',
             'Y. Ganin et al., Domain-adversarial training of neural networks, JMLR 17, 2016',
         )
 
     def _split_generators(self, dl_manager):
-        folder = files.manual_dir(dl_manager)
-        if folder is None or not any(folder.rglob('*train_labels.txt')):
-            folder = files.fetch(dl_manager, MNIST_M)
-        return {split: self._generate_examples(folder, split) for split in ('train', 'test')}
+        folder, kind = files.manual_dir(dl_manager), self.builder_config.name
+        if kind == 'published':
+            examples = functools.partial(_published, folder or files.fetch(dl_manager, MNIST_M))
+        else:
+            if kind == 'generated' and folder is None:
+                raise ValueError(
+                    'it needs a --manual_dir of photographs; mnist_m/textures does not'
+                )
+            photos = _photos(folder) if kind == 'generated' else ()
+            examples = functools.partial(_generated, Path(self.data_dir).parents[2], photos)
+        return {split: self._generate_examples(examples(split)) for split in ('train', 'test')}
 
-    def _generate_examples(self, folder: Path, split: str):
-        labels = _labels(folder, split)
-        for name, image in _pngs(folder, split):
-            if name in labels:
-                yield name, {'image': image, 'label': labels.pop(name)}
-        if labels:
-            raise ValueError(
-                f'{folder}: lacks {len(labels)} images that the labels of {split!r} name, such as '
-                f'{next(iter(labels))}'
-            )
+    def _generate_examples(self, examples):
+        yield from examples
 
 
-def _labels(folder: Path, split: str) -> dict[str, int]:
-    """File name -> digit."""
-    for path, read in files.members(folder):
+def _published(root: Path, split: str) -> Iterator[tuple[str, dict]]:
+    labels = _labels(root, split)
+    for path, read in files.members(root):
+        name, parent = PurePosixPath(path).name, PurePosixPath(path).parent.name
+        if name in labels and parent.endswith(split):
+            yield name, {'image': files.image(path, read), 'label': labels.pop(name)}
+    if labels:
+        raise ValueError(
+            f'{root}: lacks {len(labels)} images that {split}_labels.txt names, such as '
+            f'{next(iter(labels))}, in a folder whose name ends in {split!r}'
+        )
+
+
+def _generated(data_dir: Path, photos: Sequence, split: str) -> Iterator[tuple[int, dict]]:
+    digits = sources.load('tfds:mnist', split, size=28, channels=1, data_dir=str(data_dir))
+    for row, patch in enumerate(blend.patches(split, len(digits.labels), photos)):
+        image = Image.fromarray(blend.blend(digits.fetch(row)[..., 0], patch))
+        yield row, {'image': image, 'label': int(digits.labels[row])}
+
+
+def _photos(root: Path) -> list[np.ndarray]:
+    """The first photographs of a folder or its archives that are large enough, RGB.
+
+    Raises:
+      ValueError: there are none, or one does not decode.
+    """
+    found = (
+        decode.from_bytes(read(), path, decode.Pixels(channels=3))
+        for path, read in files.members(root)
+        if is_image(path)
+    )
+    large = (photo for photo in found if min(photo.shape[:2]) >= blend.SIDE)
+    photos = list(itertools.islice(large, _MOST_PHOTOS))
+    if not photos:
+        raise ValueError(
+            f'{root}: has no image of at least {blend.SIDE} pixels a side; expected photographs'
+        )
+    return photos
+
+
+def _labels(root: Path, split: str) -> dict[str, int]:
+    """File name -> digit.
+
+    Raises:
+      ValueError: there is no such file, or a line in it that is not NAME DIGIT.
+    """
+    for path, read in files.members(root):
         if path.endswith(f'{split}_labels.txt'):
             rows = [line.split() for line in read().decode().splitlines() if line.strip()]
-            if any(len(row) != 2 or row[1] not in '0123456789' for row in rows):
-                raise ValueError(f'{folder}/{path}: expected lines such as "00000000.png 5"')
+            for number, row in enumerate(rows, 1):
+                if len(row) != 2 or row[1] not in DIGITS:
+                    raise ValueError(
+                        f'{root}: line {number} of {path} is {" ".join(row)!r}; expected the name '
+                        'of an image and a digit'
+                    )
             return {name: int(label) for name, label in rows}
-    raise ValueError(f'{folder}: has no {split}_labels.txt')
-
-
-def _pngs(folder: Path, split: str) -> Iterator[tuple[str, Image.Image]]:
-    inner = folder / f'{split}.zip'
-    for path, read in files.members(inner if inner.is_file() else folder):
-        if path.endswith('.png') and Path(path).parent.name.endswith(split):
-            yield Path(path).name, read()
+    raise ValueError(f'{root}: has no {split}_labels.txt')

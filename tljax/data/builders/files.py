@@ -1,13 +1,16 @@
 """Raw files of a data set: from a folder that the user has, or downloaded and checked."""
 
 import hashlib
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-ARCHIVES = ('.zip', '.tar', '.tar.gz', '.tgz')
+from tljax.data import decode
+
+_ARCHIVES = ('.zip', '.tar', '.tar.gz', '.tgz')
 
 
 class Remote(NamedTuple):
@@ -40,35 +43,72 @@ def fetch(dl_manager, remote: Remote) -> Path:
         found = hashlib.file_digest(file, 'md5').hexdigest()
     if found != remote.md5:
         raise ValueError(
-            f'{path}: has MD5 {found}, expected {remote.md5} as of {remote.url}; remove it and '
-            'fetch it again'
+            f'{path}: has MD5 {found}, but {remote.name} of {remote.url} has {remote.md5}; remove '
+            'the file and fetch it again'
         )
     return path
 
 
 def members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Path and reader of each file below a folder or inside a zip or tar archive.
+    """Path and reader of each file below a folder or in an archive, in a fixed order.
 
-    A reader is to be called before the next file is asked for.
+    Archives in a folder (zip, tar) are looked into, as if they were folders of their names. Hidden
+    files are passed over. A reader is to be called before the next file is asked for.
 
     Raises:
-      ValueError: the archive can't be read.
+      ValueError: an archive can't be read.
     """
-    if path.is_dir():
-        for file in sorted(path.rglob('*')):
-            if file.is_file():
-                yield file.relative_to(path).as_posix(), file.read_bytes
+    if path.is_file():
+        yield from _archived(path)
         return
+    for parent, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        for name in sorted(name for name in names if not _hidden(name)):
+            file = Path(parent, name)
+            inner = file.relative_to(path).as_posix()
+            if name.endswith(_ARCHIVES):
+                yield from ((f'{inner}/{member}', read) for member, read in _archived(file))
+            else:
+                yield inner, file.read_bytes
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(('.', '__MACOSX'))
+
+
+def _archived(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     try:
-        if path.suffix == '.zip':
-            with zipfile.ZipFile(path) as archive:
-                for item in archive.infolist():
-                    if not item.is_dir():
-                        yield item.filename, lambda: archive.read(item)
-        else:
-            with tarfile.open(path, 'r|*') as archive:
-                for item in archive:
-                    if item.isfile():
-                        yield item.name.removeprefix('./'), lambda: archive.extractfile(item).read()
+        found = _zipped(path) if zipfile.is_zipfile(path) else _tarred(path)
+        for name, read in found:
+            name = name.removeprefix('./')
+            if not any(map(_hidden, name.split('/'))):
+                yield name, read
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: can't be read as an archive ({error}); fetch it again") from error
+        raise ValueError(
+            f"{path}: can't be read as a zip or tar archive ({error}); fetch it again"
+        ) from error
+
+
+def _zipped(path: Path):
+    with zipfile.ZipFile(path) as archive:
+        for item in archive.infolist():
+            if not item.is_dir():
+                yield item.filename, lambda: archive.read(item)
+
+
+def _tarred(path: Path):
+    with tarfile.open(path, 'r|*') as archive:
+        for item in archive:
+            if item.isfile():
+                yield item.name, lambda: archive.extractfile(item).read()
+
+
+def image(name: str, read: Callable[[], bytes]) -> bytes:
+    """An encoded image, once it has proved to decode.
+
+    Raises:
+      ValueError: it does not.
+    """
+    data = read()
+    decode.from_bytes(data, name, decode.Pixels())
+    return data
