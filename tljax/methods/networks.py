@@ -30,6 +30,7 @@ class Classifier(NamedTuple):
     encoder: nn.Module
     head: nn.Module
     since: str | None  # the endpoint that inputs already are; None: images
+    also: tuple[str, ...] = ()  # further endpoints of the encoder to return
 
     @classmethod
     def build(cls, config, spec: Spec) -> 'Classifier':
@@ -52,15 +53,14 @@ class Classifier(NamedTuple):
     def __call__(
         self, params: Params, mutable: Mutable, inputs: Array, key: Key | None = None
     ) -> tuple[dict[str, Array], Mutable]:
-        """'logits' [N, C] and 'features' [N, D] of images or of the cached endpoint.
+        """'logits' [N, C], 'features' [N, D] and `also`, of images or of the cached endpoint.
 
         Images are normalised here, as the encoder declares, and nowhere else.
         """
         keys = (None, None) if key is None else jax.random.split(key)
         if self.since is None:
             inputs = self.encoder.input.normalise(inputs)
-        features, mutable = apply(
-            self.encoder, 'encoder', params, mutable, inputs, key=keys[0], since=self.since
-        )
-        logits, mutable = apply(self.head, 'head', params, mutable, features, key=keys[1])
-        return {'logits': logits, 'features': features}, mutable
+        cut = {'since': self.since, 'until': (*self.also, 'features')}
+        found, mutable = apply(self.encoder, 'encoder', params, mutable, inputs, key=keys[0], **cut)
+        logits, mutable = apply(self.head, 'head', params, mutable, found['features'], key=keys[1])
+        return {'logits': logits, **found}, mutable
