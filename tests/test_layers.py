@@ -12,13 +12,16 @@ ROOT = Path(__file__).parents[1]
 # is no circle.
 LAYERS = (
     ('types', 'sampling', 'wording', 'workdir', 'console', 'board'),
-    ('partition', 'sharding', 'checkpoints', 'config', 'kernels'),
-    ('losses', 'nets', 'data', 'shallow', 'optimizers', 'verdict'),
+    ('partition', 'sharding', 'checkpoints', 'config', 'kernels', 'store'),
+    ('losses', 'nets', 'data', 'shallow', 'optimizers', 'trunk', 'verdict'),
     ('evaluation',),
     ('methods', 'train', 'report'),
-    ('initial', 'prefix', 'program'),
+    ('initial', 'program'),
+    ('features',),
+    ('prefix',),
     ('loop', 'prepare'),
     ('experiment', 'predict'),
+    ('ranking',),
     ('study',),
     ('configs', 'launch'),
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tljax import loop, sharding, train, workdir
+from tljax import loop, sharding, train, trunk, workdir
 from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
@@ -19,6 +19,7 @@ from tljax.data import streams as data
 from tljax.evaluation import classification
 from tljax.nets import pretrained
 from tljax.prepare import SELECTIONS, Prepared, prepare
+from tljax.types import Method
 from tljax.workdir import MetricsFile, read_json, write_json
 
 
@@ -73,6 +74,8 @@ def run(config, directory: Path, command: str = '') -> dict:
         workdir.check(directory, whole)  # again, now that nobody else writes
         prepared = prepare(config)
         workdir.claim(directory, whole)
+        if prepared.trunk:
+            trunk.write(directory, prepared.trunk)
         setup = time.perf_counter() - begun
         fitted, scores = _fit(prepared, directory)
         results = describe(prepared, fitted, scores, command) | {
@@ -172,6 +175,7 @@ def describe(prepared: Prepared, fitted: loop.Fitted, scores: Mapping, command: 
         'selection': config.selection,
         'step': np.asarray(fitted.step).tolist(),
         'scores': scores,
+        **outcome(prepared.method, fitted),
         'parameters': prepared.table,
         'environment': {
             'jax': jax.__version__,
@@ -180,6 +184,14 @@ def describe(prepared: Prepared, fitted: loop.Fitted, scores: Mapping, command: 
             'devices': prepared.options.mesh.size,
         },
     }
+
+
+def outcome(method: Method, fitted: loop.Fitted) -> dict[str, dict]:
+    """As 'outcome' what the method tells besides its scores: by name, a list over members."""
+    if method.outcome is None:
+        return {}
+    found = jax.vmap(method.outcome)(fitted.params, fitted.mutable)
+    return {'outcome': jax.tree.map(lambda x: np.asarray(x).tolist(), dict(found))}
 
 
 def protocol(prepared: Prepared) -> str:

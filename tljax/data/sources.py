@@ -113,6 +113,13 @@ def arrays(
     return images
 
 
+def take(of: Source | Part, rows: np.ndarray) -> Source | Part:
+    """Some rows of a source, or of a part of a data set, in that order."""
+    fetch = functools.partial(_fetch_joined, [of.fetch], np.zeros_like(rows), rows)
+    keys = None if of.keys is None else [of.keys[row] for row in rows]
+    return of._replace(labels=of.labels[rows], fetch=fetch, keys=keys)
+
+
 def _join(parts: Sequence[Part]) -> Part:
     """Parts one after the other."""
     if len(parts) == 1:
@@ -146,9 +153,8 @@ def _select(
     rows = np.flatnonzero(relabel[part.labels] >= 0)
     if not rows.size:
         raise ValueError(f'{where}: has no examples of the classes {classes!r}')
-    fetch = functools.partial(_fetch_joined, [part.fetch], np.zeros_like(rows), rows)
-    keys = None if part.keys is None else [part.keys[row] for row in rows]
-    return Part(relabel[part.labels[rows]], fetch, keys), tuple(names[c] for c in chosen)
+    part = take(part, rows)
+    return part._replace(labels=relabel[part.labels]), tuple(names[c] for c in chosen)
 
 
 def _same(fetch: Callable, image: tuple[int, int, int], keys: Sequence[str] | str, row: int):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from tljax.methods import adabn, divergence, supervised
+from tljax.methods import adabn, divergence, probe, supervised
 from tljax.types import Method
 
 # name -> build(config, spec, optimizer: steps -> (hp -> optax transformation), **options), with
@@ -13,6 +13,7 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     'coral': divergence.coral,
     'dan': divergence.dan,
     'jan': divergence.jan,
+    'probe': probe.build,
     'sinkhorn': divergence.sinkhorn,
     'supervised': supervised.build,
 }

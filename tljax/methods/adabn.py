@@ -58,8 +58,8 @@ def build(config, spec: Spec, optimizer, *, passes: int = 0) -> Method:
 def moments(classifier: Classifier, params: Params, mutable: Mutable, images: Array) -> dict:
     """'mean' and 'var' of what comes into each norm, of each example: {path: [N, C]} each."""
     own = {'params': params['encoder'], **mutable['encoder']}
-    net = classifier.encoder
-    _, found = net.apply(own, net.input.normalise(images), mutable=[MOMENTS])
+    net, until = classifier.encoder, classifier.endpoint
+    _, found = net.apply(own, net.input.normalise(images), until=until, mutable=[MOMENTS])
     leaves = partition.flat(found[MOMENTS])
     of = lambda name: {p.rpartition('/')[0]: x for p, x in leaves.items() if p.endswith(f'/{name}')}
     return {'mean': of('mean'), 'var': of('var')}

@@ -4,10 +4,10 @@ All of these minimise, over what `trains` names,
 
     cross entropy on the source + weight * ramp(progress) * divergence(source, target)
 
-and differ in the divergence and in the layers that it sees. A layer is an endpoint of the encoder,
-flattened, 'logits', or 'predictions', their softmax. All are `build(config, spec, optimizer)`, with
-config's net, head, trains and steps, `optimizer` from steps to (hp -> optax transformation), and
-the options
+and differ in the divergence and in the layers that it sees. A layer is 'features', what the head
+reads; 'logits'; 'predictions', their softmax; or any endpoint of the encoder, flattened. All are
+`build(config, spec, optimizer)`, with config's net, head, trains and steps, the data's `spec`, and
+`optimizer` from steps to (hp -> optax transformation); and all have the options
 
 - layers: which; by default those of the paper.
 - together: one batch of both domains, normalised together, or one after the other.
@@ -27,7 +27,7 @@ from tljax.methods.adaptation import both, ramp
 from tljax.methods.networks import Classifier
 from tljax.types import Array, Method, Phase, Player, Scalar, Spec, unknown
 
-OUTPUTS = ('logits', 'predictions')  # layers after the encoder
+OUTPUTS = ('features', 'logits', 'predictions')  # what the head reads and makes
 
 Divergence = Callable[[Sequence[Array], Sequence[Array]], Scalar]  # of the layers of two domains
 
@@ -190,7 +190,7 @@ def _matching(
     """The method of the player 'model', with the metrics 'accuracy' and 'divergence'."""
     classifier = Classifier.build(config, spec)
     _check_layers(layers, classifier)
-    also = tuple(layer for layer in layers if layer not in ('features', *OUTPUTS))
+    also = tuple(layer for layer in layers if layer not in OUTPUTS)
     seen = classifier._replace(also=also)
 
     def model(params, mutable, batch, hp, key):
@@ -230,14 +230,14 @@ def _check_mmd(kernels: Sequence[Gaussians], estimator: str) -> None:
 
 def _check_layers(layers: Sequence[str], classifier: Classifier) -> None:
     """Raises ValueError for no layer, one that there is not, or one that a cached prefix hides."""
-    endpoints = classifier.encoder.endpoints
+    endpoints, since = classifier.encoder.endpoints, classifier.since
+    known = dict.fromkeys((*endpoints[: endpoints.index(classifier.endpoint) + 1], *OUTPUTS))
     if isinstance(layers, str) or not layers:
         raise ValueError(f"options.layers is {layers!r}; expected names, such as ('features',)")
     for layer in layers:
-        if layer not in (*endpoints, *OUTPUTS):
-            raise unknown('layer in options.layers', layer, (*endpoints, *OUTPUTS))
-        since = classifier.since
-        if since and layer in endpoints and endpoints.index(layer) < endpoints.index(since):
+        if layer not in known:
+            raise unknown('layer in options.layers', layer, known)
+        if layer not in OUTPUTS and since and endpoints.index(layer) < endpoints.index(since):
             raise ValueError(
                 f'options.layers: {layer!r} comes before {since!r}, up to which cache_prefix has '
                 'computed the encoder; leave it out, or set cache_prefix=False'

@@ -32,6 +32,7 @@ def build(record: Run | Study) -> dict[str, Any]:
         'facets': panels.key_figures(question),
         'table': _table(question),
         'curves': panels.learning_curves(question),
+        'choices': panels.choices(question),
         'confusion': panels.confusions(question, winner),
         'pictures': panels.pictures(record),
         'facts': facts.of_record(record),
