@@ -1,11 +1,11 @@
 """Ranks source models for a target by transferability scores, without training any of them.
 
-    python launch/rank.py --data folder:PATH --weights torchvision:ResNet18_Weights.IMAGENET1K_V1 \
-        --net '{"name": "imagenet_resnet", "depth": 18}' --weights runs/mine
+    python launch/rank.py --data folder:PATH --weights runs/mine \
+        --weights torchvision:ResNet18_Weights.IMAGENET1K_V1
     python launch/rank.py --study runs/sources   # also Kendall's tau with what fine-tuning reached
 
-Every --weights that names published weights is followed by the --net they are of; of a run the
-directory alone will do. --labels_per_class takes that many training examples of each class.
+Only labels of the target's training split are used; --labels_per_class takes so many of each class.
+The net of a file is told by `--net 'file:net.pth={"name": "cifar_resnet", "depth": 20}'`.
 Exit codes: 0 ranked; 2 bad input.
 """
 
@@ -53,25 +53,21 @@ def main(argv: list[str] | None = None) -> int:
 def _named(arguments):
     """The candidates of --data, --weights and --net."""
     from tljax import ranking
-    from tljax.nets import pretrained
 
     if not arguments.data or not arguments.weights:
         raise ValueError('give --study DIR, or --data and two or more --weights')
-    nets = [json.loads(text) for text in arguments.net]
-    published = [one for one in arguments.weights if pretrained.is_published(one)]
-    if len(nets) not in (1, len(published)):
-        raise ValueError(
-            f'{len(published)} published weights, but {len(nets)} --net; give one for all, or one '
-            'for each in the same order'
-        )
+    nets = dict(text.partition('=')[::2] for text in arguments.net)
+    if extra := set(nets) - set(arguments.weights):
+        raise ValueError(f'--net of {sorted(extra)[0]}, which is none of --weights')
     return [
         ranking.candidate(
             weights,
             arguments.data,
-            net=nets[published.index(weights) % len(nets)] if weights in published else None,
+            net=json.loads(nets[weights]) if weights in nets else None,
             split=arguments.split,
             labels_per_class=arguments.labels_per_class,
             data_dir=arguments.data_dir,
+            root=arguments.features,
         )
         for weights in arguments.weights
     ]
@@ -87,7 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--labels_per_class', type=int, default=0, help='0: all (default)')
     parser.add_argument('--data_dir', default='', help='of prepared TFDS sets')
     parser.add_argument('--weights', action='append', default=[], help='run or published weights')
-    parser.add_argument('--net', action='append', default=[], help='of published weights, as JSON')
+    parser.add_argument(
+        '--net', action='append', default=[], help='WEIGHTS=JSON, where weights do not tell it'
+    )
+    parser.add_argument('--features', default='', help='a store of features, as extract.py fills')
     parser.add_argument('--by', default='logme', help='the score to sort by (default: logme)')
     parser.add_argument('--out', type=Path, help='write everything there, as JSON')
     return parser

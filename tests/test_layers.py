@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # is no circle.
 LAYERS = (
     ('types', 'sampling', 'wording', 'workdir', 'console', 'board'),
-    ('partition', 'sharding', 'checkpoints', 'config', 'store'),
+    ('partition', 'sharding', 'checkpoints', 'config', 'kernels', 'store'),
     ('losses', 'nets', 'data', 'shallow', 'optimizers', 'trunk', 'verdict'),
     ('evaluation',),
     ('methods', 'train', 'report'),

@@ -75,8 +75,12 @@ def test_command_ranks_runs_and_studies(tiny_study, tmp_path, capsys):
         (['--study={study}/nothing'], 'nothing is not finished: it has no results.json'),
         (['--study={study}', '--by=luck'], "unknown score 'luck': there are logme, h_score"),
         (
-            ['--data=sklearn:digits', '--weights=file:a.pth', '--weights=file:b.pth'],
-            '2 published weights, but 0 --net; give one for all, or one for each',
+            ['--data=sklearn:digits', '--weights=file:a.pth', '--net=file:b.pth={{}}'],
+            '--net of file:b.pth, which is none of --weights',
+        ),
+        (
+            ['--data=sklearn:digits', '--weights=file:a.pth'],
+            'file:a.pth: the name does not tell the net; say which',
         ),
     ],
 )

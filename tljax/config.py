@@ -63,7 +63,7 @@ def default() -> ConfigDict:
         'size': 0,  # side in pixels; 0: what the net declares
         'channels': 0,  # 1 or 3; 0: what the net declares
         'fit': 'crop',  # how an image becomes square
-        'data_dir': '',  # of prepared TFDS sets; '': TFDS's own
+        'data_dir': '',  # of prepared TFDS sets, or several joined by ':'; '': TFDS's own
         'resident_mb': 1024,  # streams up to this size live on the device, larger ones are fed
         'wrap': False,  # let a batch larger than a subset hold an example more than once
         'workers': 0,  # processes that decode fed streams; 0: threads

@@ -53,12 +53,19 @@ class Prepared(NamedTuple):
 def prepare(config) -> Prepared:
     """Raises ValueError for whatever in the config cannot be, before anything is computed."""
     check_choices(config)
-    members, options = members_of(config), options_of(config)
-    streams = training_streams(config, members)
+    members = members_of(config)
+    streams, held = training_streams(config, members), held_out_streams(config, members)
+    ready = assembled(config, members, streams, held)
+    return cached(ready) if config.cache_prefix else resident(ready)
+
+
+def assembled(
+    config, members: Members, streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream]
+) -> Prepared:
+    """Method and initial values for these streams, whose images are not yet read."""
+    options, spec = options_of(config), spec_of(streams, held)
     for stream in streams.values():
         sharding.check_batch(stream.batch, options.mesh.size, stream.name)
-    held = held_out_streams(config, members)
-    spec = spec_of(streams, held)
     method = build_method(config, spec)
     for stream in streams.values():
         steps = sum(phase.steps for phase in method.phases)
@@ -66,8 +73,7 @@ def prepare(config) -> Prepared:
     check_shapes(config, method, spec)
     values = initial.values(method, spec, members, config)
     table = parameter_table(config, method, values[0])
-    ready = Prepared(config, members, streams, held, spec, method, values, table, options)
-    return cached(ready) if config.cache_prefix else resident(ready)
+    return Prepared(config, members, streams, held, spec, method, values, table, options)
 
 
 def resident(ready: Prepared) -> Prepared:

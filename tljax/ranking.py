@@ -4,7 +4,7 @@ Nothing is trained and no test example is looked at. Of a study that did fine-tu
 `agreement` tells which scores would have chosen well.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,16 +18,14 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from tljax import config as configs
-from tljax import initial, nets, prepare, train, workdir
+from tljax import features, initial, nets, prepare, workdir
 from tljax import predict as predicting
-from tljax.data import streams as data
-from tljax.evaluation import transferability
+from tljax.evaluation.transferability import OF_FEATURES, OF_PROBABILITIES
 from tljax.methods.networks import encoder
 from tljax.nets import pretrained
-from tljax.nets.apply import apply
-from tljax.types import unknown
+from tljax.types import Array, unknown
 
-SCORES = (*transferability.OF_FEATURES, *transferability.OF_PROBABILITIES)
+SCORES = (*OF_FEATURES, *OF_PROBABILITIES)
 
 
 class Candidate(NamedTuple):
@@ -69,27 +67,25 @@ def candidate(
     split: str = 'train',
     labels_per_class: int = 0,
     data_dir: str = '',
+    root: str = '',
 ) -> Candidate:
     """A source and the labelled data of a target.
 
     Args:
       weights: a run's directory, or published weights.
       dataset: of the target.
-      net: config.net of published weights; a run knows its own.
+      net: as config.net has it; None: what the weights tell.
       split: of the target, whose labels are used.
       labels_per_class: 0: all.
       data_dir: of prepared TFDS sets.
+      root: a store of features; '': features are computed for this ranking only.
 
     Raises:
-      ValueError: published weights without a net, or no run in the directory.
+      ValueError: the weights do not tell their net, or there is no run in the directory.
     """
     c = configs.default()
-    if pretrained.is_published(weights):
-        if net is None:
-            raise ValueError(f'{weights}: say which net the weights are of, as in config.net')
-        c.net = dict(net)
-    else:
-        c.net = predicting.config_of(weights).net.to_dict()
+    c.net = dict(net or features.net_of(weights))
+    c.features.root = root
     c.init['from'], c.data.data_dir = weights, data_dir
     c.data.streams.source = configs.stream(
         dataset, split=split, labels_per_class=labels_per_class, batch=1
@@ -100,82 +96,64 @@ def candidate(
 def scores(candidate: Candidate) -> dict[str, list[float]]:
     """Every score of `transferability`, for each member's own labelled examples.
 
-    LEEP and NCE need the source's classifier, and are left out where there is none.
+    Features are those of a run on cached features: from the store of config.features.root, if it
+    names one. LEEP and NCE need the source's classifier, and are left out where there is none.
 
     Raises:
       ValueError: the config, its data or its weights cannot be.
     """
-    config = candidate.config
+    config = _frozen(candidate.config)
     members = prepare.members_of(config)
-    stream = prepare.training_streams(config, members)['source']
-    spec = prepare.spec_of({'source': stream}, {})
-    method = prepare.build_method(config, spec)
-    values = initial.values(method, spec, members, config)
+    streams = prepare.training_streams(config, members)
+    ready = prepare.cached(prepare.assembled(config, members, streams, {}))
+    stream, classes = ready.streams['source'], len(ready.spec.classes)
     heads = classifiers(config, members.table)
-    net = encoder(config)
-
-    def look(values, batch):
-        params, mutable, head = values
-        images = net.input.normalise(batch['image'])
-        features, _ = apply(net, 'encoder', params, mutable, images)
-        flat = features.reshape(len(features), -1).astype(jnp.float32)
-        return {'features': flat} | ({} if head is None else {'probabilities': head(features)})
-
-    lift = partial(train.lift, members=len(members.table), how='map')
-    seen = data.over_blocks(look, stream, lift, config.block)((*values, heads))
-    tables = {
-        'features': transferability.OF_FEATURES,
-        'probabilities': transferability.OF_PROBABILITIES,
-    }
     found: dict[str, list[float]] = {}
-    for kind, table in tables.items():
-        for row, count, order in zip(seen.get(kind, ()), stream.count, stream.order, strict=False):
-            labels = stream.source.labels[order[:count]]
-            for name, score in table.items():
-                value = score(row[:count], labels, classes=len(spec.classes))
+    for number, head in enumerate(heads):
+        entries = np.arange(stream.count[number])
+        rows = stream.order[number, entries]
+        seen = stream.image[number, entries] if stream.cached else stream.image[rows]
+        for kind, table in (('features', OF_FEATURES), ('probabilities', OF_PROBABILITIES)):
+            if kind == 'probabilities':
+                seen = head and head(jnp.asarray(seen))
+            for name, score in table.items() if seen is not None else ():
+                value = score(seen, stream.source.labels[rows], classes=classes)
                 found.setdefault(name, []).append(float(value))
     return found
 
 
-def classifiers(config, members: Sequence[Mapping]):
-    """The source's own classifier as a function of features, with the member axis in front.
+def _frozen(config: ConfigDict) -> ConfigDict:
+    """The same source and target, with the encoder as it comes and images as they are."""
+    frozen = config.copy_and_resolve_references()
+    frozen.update(method='supervised', trains='head', cache_prefix=True)
+    frozen.options = ConfigDict()
+    frozen.data.streams = {'source': frozen.data.streams.source}
+    frozen.data.streams.source.augment = ''
+    return frozen
 
-    Returns:
-      a pytree that can be called, `features [N, ...] -> probabilities [N, Z]`, or None.
-    """
+
+def classifiers(config, members: Sequence[Mapping]) -> list[Callable[[Array], Array] | None]:
+    """For each member its source's own classifier, features [N, D] -> probabilities [N, Z]."""
     start = config.init['from']
     if pretrained.is_published(start):
         found = pretrained.classifier(start, encoder(config))
-        head = found and {name: np.stack([leaf] * len(members)) for name, leaf in found.items()}
-        return head and _Head(nets.build_head('linear', head['bias'].shape[-1]), head)
-    theirs, run = predicting.config_of(start), Path(start)
-    results = workdir.read_json(run / 'results.json')
+        net = found and nets.build_head('linear', found['bias'].shape[-1])
+        return [found and partial(_probabilities, net, found)] * len(members)
+    theirs = predicting.config_of(start).head.to_dict()
+    results = workdir.read_json(Path(start) / 'results.json')
     rows = initial.counterparts(members, results['members'], start)
-    head = initial.trained(run)[0].get('head')
+    head = initial.trained(Path(start))[0].get('head')
     if head is None:
-        return None
-    options = theirs.head.to_dict()
-    net = nets.build_head(options.pop('name'), len(results['classes']), **options)
-    return _Head(net, jax.tree.map(lambda leaf: leaf[np.asarray(rows)], head))
+        return [None] * len(members)
+    net = nets.build_head(theirs.pop('name'), len(results['classes']), **theirs)
+    return [
+        partial(_probabilities, net, jax.tree.map(lambda leaf: leaf[row], head)) for row in rows
+    ]
 
 
-@jax.tree_util.register_pytree_node_class
-class _Head:
-    """A head with its parameters, which may be mapped over members."""
-
-    def __init__(self, net, params):
-        self.net, self.params = net, params
-
-    def __call__(self, features):
-        logits = self.net.apply({'params': self.params}, features)
-        return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
-
-    def tree_flatten(self):
-        return (self.params,), self.net
-
-    @classmethod
-    def tree_unflatten(cls, net, children):
-        return cls(net, *children)
+def _probabilities(net, params, features: Array) -> Array:
+    logits = net.apply({'params': params}, features)
+    return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
 
 
 def agreement(

@@ -53,7 +53,7 @@ def load(
       channels: 1 (grey) or 3 (RGB); None: what the set has (RGB for folders).
       fit: 'crop' (centre), 'crop:0.875' or 'squash'; see `decode.Pixels`.
       classes: names or numbers of the classes to keep, relabelled 0, 1, ... in this order.
-      data_dir: where prepared TFDS sets lie; None: TFDS's own folder.
+      data_dir: where prepared TFDS sets lie, several folders joined by ':'; None: TFDS's own.
 
     Raises:
       ValueError: the set, split or class is not there, or an image or a label is not as it should

@@ -44,6 +44,7 @@ class Classifier(NamedTuple):
     since: str | None  # the endpoint that inputs already are; None: images
     endpoint: str = 'features'  # what the head reads ...
     pooling: str = 'mean'  # ... and how, if it is a map or tokens
+    also: tuple[str, ...] = ()  # further endpoints to return, as they are
 
     @classmethod
     def build(cls, config, spec: Spec) -> 'Classifier':
@@ -68,24 +69,38 @@ class Classifier(NamedTuple):
         made['head'] = variables(self.head, keys[1], pool(features, self.pooling))
         return tuple({role: both[i] for role, both in made.items()} for i in (0, 1))
 
-    def features(
-        self, params: Params, mutable: Mutable, inputs: Array, key: Key | None = None
-    ) -> tuple[Array, Mutable]:
-        """[N, D], of images or of a cached endpoint, which may be pooled already.
+    def layers(
+        self,
+        params: Params,
+        mutable: Mutable,
+        inputs: Array,
+        names: Sequence[str],
+        key: Key | None = None,
+    ) -> tuple[dict[str, Array], Mutable]:
+        """Endpoints of the encoder, of images or of a cached endpoint.
 
         Images are normalised here, as the encoder declares, and nowhere else.
         """
         if self.since is None:
             inputs = self.encoder.input.normalise(inputs)
-        cut = {'since': self.since, 'until': self.endpoint}
-        found, mutable = apply(self.encoder, 'encoder', params, mutable, inputs, key=key, **cut)
-        return pool(found, self.pooling), mutable
+        cut = {'since': self.since, 'until': tuple(names)}
+        return apply(self.encoder, 'encoder', params, mutable, inputs, key=key, **cut)
+
+    def features(
+        self, params: Params, mutable: Mutable, inputs: Array, key: Key | None = None
+    ) -> tuple[Array, Mutable]:
+        """[N, D], of images or of a cached endpoint, which may be pooled already."""
+        found, mutable = self.layers(params, mutable, inputs, (self.endpoint,), key)
+        return pool(found[self.endpoint], self.pooling), mutable
 
     def __call__(
         self, params: Params, mutable: Mutable, inputs: Array, key: Key | None = None
     ) -> tuple[dict[str, Array], Mutable]:
-        """'logits' [N, C] and 'features' [N, D] of images or of the cached endpoint."""
+        """'logits' [N, C], 'features' [N, D] and `also`, of images or of the cached endpoint."""
         keys = (None, None) if key is None else jax.random.split(key)
-        features, mutable = self.features(params, mutable, inputs, keys[0])
+        names = (*self.also, self.endpoint)
+        found, mutable = self.layers(params, mutable, inputs, names, keys[0])
+        features = pool(found[self.endpoint], self.pooling)
         logits, mutable = apply(self.head, 'head', params, mutable, features, key=keys[1])
-        return {'logits': logits, 'features': features}, mutable
+        also = {name: found[name] for name in self.also}
+        return {**also, 'logits': logits, 'features': features}, mutable
