@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ('types', 'sampling', 'wording', 'workdir', 'console', 'board'),
     ('partition', 'sharding', 'checkpoints', 'config'),
-    ('losses', 'nets', 'data', 'shallow', 'optimizers', 'verdict'),
+    ('losses', 'nets', 'data', 'shallow', 'optimizers', 'verdict', 'tables'),
     ('evaluation',),
+    ('selection', 'collapse'),
     ('methods', 'train', 'report'),
     ('initial', 'prefix', 'program'),
     ('loop', 'prepare'),

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from tljax import verdict, wording
+from tljax import tables, verdict, wording
 
 
 def results(members, values, stream='test', metric='accuracy'):
@@ -184,7 +184,7 @@ def test_summarise_needs_no_baseline():
 
 def test_table_shows_negative_transfer_and_the_best():
     arms = {'scratch': seeds([0.5, 0.6, 0.7]), 'frozen[x]': seeds([0.39, 0.5, 0.58])}
-    text = text_of(verdict.format_table(verdict.compare(arms, 'scratch')))
+    text = text_of(tables.verdicts(verdict.compare(arms, 'scratch')))
     assert 'scratch ★' in text and 'frozen[x]' in text
     assert '▼ hurts' in text and 'negative transfer' in text
     assert '60.0 ± 24.8' in text and '−11.0 ± 2.5' in text

@@ -3,7 +3,7 @@
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -11,36 +11,41 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tljax import loop, sharding, train, workdir
+from tljax import collapse, loop, selection, sharding, train, workdir
 from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
 from tljax.data import streams as data
 from tljax.evaluation import classification
 from tljax.nets import pretrained
-from tljax.prepare import SELECTIONS, Prepared, prepare
+from tljax.prepare import Prepared, prepare
 from tljax.workdir import MetricsFile, read_json, write_json
 
 
-def evaluator(prepared: Prepared) -> Callable:
-    """`evaluate(params, mutable, phase) -> {stream: scores}`, compiled once a stream."""
+def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
+    """`evaluate(params, mutable, phase) -> (scores, judged)`, compiled once a stream.
+
+    The first has the scores of every labelled stream, the second what is known of each example,
+    with the outputs that these selectors read.
+    """
     mesh, classes = prepared.options.mesh, len(prepared.spec.classes)
     place = partial(jax.device_put, device=sharding.batch(mesh))
     lift = partial(train.lift, members=len(prepared.members.table), how=prepared.options.lifting)
     compiled: dict = {}
 
     def evaluate(params, mutable, phase):
-        predict, found = phase.predict or prepared.method.predict, {}
+        predict, found, judged = phase.predict or prepared.method.predict, {}, {}
         for name, stream in prepared.held.items():
             if (name, predict) not in compiled:
-                judge = classification.judge(predict)
+                judge = classification.judge(predict, selection.outputs_read(selectors, name))
                 size = prepared.config.block
                 compiled[name, predict] = data.over_blocks(
                     judge, stream, lift, size, mesh.size, place
                 )
-            judged = compiled[name, predict]((params, mutable))
-            found[name] = classification.scores(judged, classes)
-        return found
+            judged[name] = compiled[name, predict]((params, mutable))
+            if stream.labelled:
+                found[name] = classification.scores(judged[name], classes)
+        return found, judged
 
     return evaluate
 
@@ -75,7 +80,8 @@ def run(config, directory: Path, command: str = '') -> dict:
         workdir.claim(directory, whole)
         setup = time.perf_counter() - begun
         fitted, scores = _fit(prepared, directory)
-        results = describe(prepared, fitted, scores, command) | {
+        lines = workdir.read_lines(directory / 'metrics.jsonl')
+        results = describe(prepared, fitted, scores, lines, command) | {
             'seconds': {
                 'setup': round(setup, 2),
                 'train': round(fitted.seconds, 2),
@@ -83,6 +89,8 @@ def run(config, directory: Path, command: str = '') -> dict:
             }
         }
         write_json(directory / 'results.json', results)
+        for warning in results['warnings']:
+            say(f'{config.name}: warning: {warning}')
     return results
 
 
@@ -103,13 +111,18 @@ def identity(config, source: Mapping | None = None) -> dict:
 
 def _fit(prepared: Prepared, directory: Path):
     """Fits and evaluates; until everything is on disk, SIGTERM is only noted."""
-    config, evaluate = prepared.config, evaluator(prepared)
-    stream, latest = SELECTIONS[config.selection], {}
+    config, members, latest = prepared.config, prepared.members.table, {}
+    labelled = {name: stream.labelled for name, stream in prepared.held.items()}
+    selectors = selection.possible(labelled)
+    evaluate = evaluator(prepared, selectors)
+    select = config.selection if config.selection != selection.LAST else ''
 
     def scored(params, mutable, phase):
+        found, judged = evaluate(params, mutable, phase)
         latest.clear()
-        latest.update(evaluate(params, mutable, phase))
-        return brief(latest)
+        latest.update(found)
+        values = selection.scores(selectors, judged, found, len(members))
+        return brief(found) | {'selection': values}
 
     with ExitStack() as stack:
         stopping = stack.enter_context(_terminated())
@@ -123,14 +136,14 @@ def _fit(prepared: Prepared, directory: Path):
         recorders = [metrics.append, show.evaluated]
         if config.tensorboard:
             start = meta['step'] + 1 if meta else 0
-            board = Board(directory / 'tensorboard', prepared.members.table, start)
+            board = Board(directory / 'tensorboard', members, start)
             recorders.append(stack.enter_context(closing(board)).append)
         calls = loop.Calls(
             evaluate=scored,
             record=lambda line: [record(line) for record in recorders],
             progress=show.step,
             stopping=stopping,
-            score=(lambda s: np.asarray(s[stream]['accuracy'])) if stream else None,
+            score=(lambda s: selection.ranked(s['selection'][select])) if select else None,
         )
         fitted = loop.fit(
             prepared.method,
@@ -141,8 +154,8 @@ def _fit(prepared: Prepared, directory: Path):
             prepared.options,
             calls,
         )
-    if stream or not latest:  # the selected state is not the last one evaluated
-        latest = evaluate(fitted.params, fitted.mutable, prepared.method.phases[-1])
+    if select or not latest:  # the selected state is not the last one evaluated
+        latest, _ = evaluate(fitted.params, fitted.mutable, prepared.method.phases[-1])
     return fitted, latest
 
 
@@ -157,21 +170,25 @@ def _terminated() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def describe(prepared: Prepared, fitted: loop.Fitted, scores: Mapping, command: str) -> dict:
+def describe(
+    prepared: Prepared, fitted: loop.Fitted, scores: Mapping, lines: Sequence[Mapping], command: str
+) -> dict:
     """results.json: final numbers, with everything needed to say what they are of."""
-    config = prepared.config
+    config, members = prepared.config, prepared.members.table
     return {
         'name': config.name,
         'description': config.description,
         'method': config.method,
         'protocol': protocol(prepared),
         'command': command,
-        'members': list(prepared.members.table),
+        'members': list(members),
         'image': list(prepared.spec.image),
         'classes': list(prepared.spec.classes),
         'selection': config.selection,
         'step': np.asarray(fitted.step).tolist(),
         'scores': scores,
+        'selections': selection.chosen(lines, len(members)),
+        'warnings': collapse.warnings(lines, members),
         'parameters': prepared.table,
         'environment': {
             'jax': jax.__version__,
@@ -183,21 +200,19 @@ def describe(prepared: Prepared, fitted: loop.Fitted, scores: Mapping, command: 
 
 
 def protocol(prepared: Prepared) -> str:
-    """One sentence: trained on what, tested on what, selected how."""
+    """Trained on what, tested on what, on full or on sampled sets, selected how."""
     trained = ', '.join(
         f'{name}: {s.source.name}, {_span(s.count)} examples'
         for name, s in prepared.streams.items()
     )
     held = ', '.join(
-        f'{name}: {s.source.name}, all {len(s.source.labels)} examples'
+        f'{name}: {s.source.name}, {"all" if s.labelled else "unlabelled"} '
+        f'{len(s.source.labels)} examples'
         for name, s in prepared.held.items()
     )
-    chosen = {
-        'last': 'last step',
-        'validation': "best step on stream 'val'",
-        'oracle': 'oracle: best step on the test stream itself',
-    }[prepared.config.selection]
-    return f'Trained on {trained}. Evaluated on {held}. Reported: {chosen}.'
+    select = prepared.config.selection
+    words = 'last step' if select == selection.LAST else selection.SELECTORS[select].words
+    return f'Trained on {trained}. Evaluated on {held}. Reported: {words}.'
 
 
 def _span(count: np.ndarray) -> str:
