@@ -205,14 +205,17 @@ def protocol(prepared: Prepared) -> str:
         f'{name}: {s.source.name}, {_span(s.count)} examples'
         for name, s in prepared.streams.items()
     )
-    held = ', '.join(
-        f'{name}: {s.source.name}, {"all" if s.labelled else "unlabelled"} '
-        f'{len(s.source.labels)} examples'
-        for name, s in prepared.held.items()
-    )
+    held = ', '.join(_held(name, s, prepared.config) for name, s in prepared.held.items())
     select = prepared.config.selection
     words = 'last step' if select == selection.LAST else selection.SELECTORS[select].words
     return f'Trained on {trained}. Evaluated on {held}. Reported: {words}.'
+
+
+def _held(name: str, stream: data.Stream, config) -> str:
+    count, most = len(stream.source.labels), config.data.evaluate[name].most
+    amount = f'all {count} examples' if count != most else f'{count} evenly spaced examples'
+    labels = '' if stream.labelled else ' without labels'
+    return f'{name}: {stream.source.name}, {amount}{labels}'
 
 
 def _span(count: np.ndarray) -> str:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from tljax import initial, workdir
+from tljax import initial, selection, workdir
 from tljax.data import decode, folder
 from tljax.prepare import build_method, pixels_of
 from tljax.types import Spec
@@ -42,7 +42,7 @@ def load(run: Path, member: int | None = None) -> Model:
 
     Args:
       run: its directory.
-      member: its number in results.json; None: `best_supplied`.
+      member: its number in results.json; None: `selection.best_member`.
 
     Raises:
       ValueError: there is no finished run, or no such member.
@@ -50,7 +50,7 @@ def load(run: Path, member: int | None = None) -> Model:
     run = Path(run)
     results = _results(run)
     members = results['members']
-    chosen = best_supplied(members) if member is None else member
+    chosen = selection.best_member(results) if member is None else member
     if not 0 <= chosen < len(members):
         raise ValueError(f'--member {chosen}: {run} has the members 0..{len(members) - 1}')
     config = ConfigDict(_tuples(workdir.read_json(run / 'config.json')))
@@ -73,12 +73,6 @@ def load(run: Path, member: int | None = None) -> Model:
         pixels_of(config)._replace(channels=spec.image[-1]),
         lambda images: np.asarray(probabilities(values, images)),
     )
-
-
-def best_supplied(members: Sequence[Mapping]) -> int:
-    """The first member with the most labels per class."""
-    labels = [member.get('labels_per_class', 0) for member in members]
-    return labels.index(max(labels))
 
 
 def _results(run: Path) -> dict:

@@ -137,7 +137,7 @@ def chosen(
 
     Returns:
       'last' and every recorded selector -> 'step' [M] and the `metric` there [M]; a selector also
-      has its own 'score' there [M], and 'member', the one for which that is highest.
+      has its own 'score' there [M].
     """
     lines = [line for line in lines if line['phase'] == lines[-1]['phase']]
     table = {}
@@ -149,12 +149,28 @@ def chosen(
             values = np.stack([ranked(line['selection'][name]) for line in lines])  # [T, M]
             best = [lines[row] for row in values.argmax(axis=0)]
             entry['score'] = [line['selection'][name][m] for m, line in enumerate(best)]
-            entry['member'] = int(values.max(axis=0).argmax())
         entry['step'] = [line['step'] for line in best]
         if metric in lines[-1].get(stream, {}):
             entry[metric] = [line[stream][metric][m] for m, line in enumerate(best)]
         table[name] = entry
     return table
+
+
+def best_member(results: Mapping) -> int:
+    """The member of a run to predict with, by its number.
+
+    One with the most labels per class; of several, the one that the run's selection scores highest,
+    and the first if that looks at nothing.
+
+    Args:
+      results: results.json of the run.
+    """
+    members = results['members']
+    labels = [member.get('labels_per_class', 0) for member in members]
+    table = results.get('selections', {}).get(results.get('selection'), {})
+    scores = ranked(table.get('score', [0.0] * len(members)))
+    best = [i for i, count in enumerate(labels) if count == max(labels)]
+    return max(best, key=lambda i: scores[i])
 
 
 def in_order(names: Iterable[str], configured: str) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def verdicts(
     table.add_column(f'against {baseline}', justify='right')
     table.add_column('verdict')
     if ceiling:
-        table.add_column('below the ceiling', justify='right')
+        table.add_column('gap to the ceiling', justify='right')
     for group in wording.by_setting(rows).values():
         winner = wording.best(group, lower_is_better=lower_is_better)
         for row in group:
@@ -52,9 +52,16 @@ def verdicts(
 
 
 def selections(columns: Mapping[str, Sequence[Row]], metric: str = 'accuracy') -> Table:
-    """Lays the rows of every selection out side by side: mean ± 95 % and the verdict's mark."""
-    first, *_ = columns.values()
-    axes = wording.axes_of(first)
+    """Lays the main selections out side by side: mean ± 95 % and the verdict's mark.
+
+    Args:
+      columns: as `selection.compare` gives them: the last step and a label-free one come first, the
+        oracle last.
+      metric: of the rows.
+    """
+    names = list(columns)
+    columns = {name: columns[name] for name in (*names[:2], names[-1])}
+    axes = wording.axes_of(columns[names[0]])
     unit = ' in %' if wording.in_per_cent(metric) else ''
     table = Table(caption=f'{metric}{unit} at the step that each selection chooses')
     for axis in axes:

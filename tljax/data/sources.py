@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tljax.data import decode, folder, inmemory, tfds
-from tljax.data.splits import Part, did_you_mean, parse
+from tljax.data.splits import Part, did_you_mean, first_of, parse
 
 OPEN = {
     'tfds': tfds.open_tfds,
@@ -67,6 +67,7 @@ def load(
         raise ValueError(f"can't read data set {spec!r}: expected one of {specs}")
     where = {'data_dir': data_dir} if kind == 'tfds' else {}
     dataset = OPEN[kind](rest, pixels, **where)
+    split = first_of(split, dataset.sizes)
     part = _join([dataset.read(*cut) for cut in parse(split, dataset.sizes)])
     name = f'{spec} ({split})'
     names = dataset.classes
@@ -121,8 +122,7 @@ def thinned(source: Source, most: int) -> Source:
     rows = np.arange(most) * count // most
     fetch = functools.partial(_fetch_joined, [source.fetch], np.zeros_like(rows), rows)
     keys = None if source.keys is None else [source.keys[row] for row in rows]
-    name = f'{source.name}, {most} of {count}'
-    return source._replace(name=name, labels=source.labels[rows], fetch=fetch, keys=keys)
+    return source._replace(labels=source.labels[rows], fetch=fetch, keys=keys)
 
 
 def _join(parts: Sequence[Part]) -> Part:

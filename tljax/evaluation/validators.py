@@ -3,14 +3,16 @@
 Each is a function of what the model predicts on held out examples; higher is better.
 """
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
 from tljax.shallow import linear, logistic
 
-# Ridge strengths of the domain classifier, for each example that it is fitted on.
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
-FOLDS = 2
+STRENGTHS = (1e-2, 1e-1, 1.0)  # of the domain classifier's ridge, for each fitted example
 
 
 def negative_entropy(logits: np.ndarray) -> float:
@@ -113,19 +115,22 @@ def density_ratio(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     scale = x.std(axis=0)
     x = ((x - x.mean(axis=0)) / np.where(scale > 0, scale, 1.0)).astype(np.float32)
     domain = np.repeat([0, 1], [len(source), len(target)])
-    fold = np.concatenate([np.arange(len(source)), np.arange(len(target))]) % FOLDS
-    strengths = np.float32(STRENGTHS) * np.float32(len(x) * (FOLDS - 1) / FOLDS)
-    logits = np.zeros((len(strengths), len(x), 2))
-    prior = np.zeros(len(x))
-    for judged in range(FOLDS):
-        fitted = fold != judged
-        weights = fitted.astype(np.float32)
-        model = logistic.fit(x, domain, strengths, weights, classes=2)
-        logits[:, ~fitted] = np.asarray(linear.logits(model, x))[:, ~fitted]
-        prior[~fitted] = np.log(np.sum(fitted & (domain == 0)) / np.sum(fitted & (domain == 1)))
+    half = np.concatenate([np.arange(len(source)), np.arange(len(target))]) % 2
+    fitted = np.stack([half == 1, half == 0])  # by the classifier that judges the half 0, 1
+    strengths = np.float32(STRENGTHS) * np.float32(len(x) / 2)
+    logits = np.asarray(_domain_logits(x, domain, strengths, fitted.astype(np.float32)))
+    logits = np.where(half[:, None] == 0, *logits)  # [R, N + M, 2]
     likelihood = special.log_softmax(logits, axis=-1)[:, np.arange(len(x)), domain]
-    best = logits[likelihood.mean(axis=1).argmax(), : len(source)]
-    return np.exp(prior[: len(source)] + best[:, 1] - best[:, 0])
+    best = logits[likelihood.mean(axis=1).argmax()]
+    counts = fitted.astype(int) @ np.eye(2, dtype=int)[domain]  # [half, domain]
+    prior = np.log(counts[:, 0] / counts[:, 1])[half]
+    return np.exp(prior + best[:, 1] - best[:, 0])[: len(source)]
+
+
+def _domain_logits(x, domain, strengths, weights):
+    """Of both classifiers, [2, R, N, 2]; side by side, for they share the features' basis."""
+    fit = partial(logistic.fit, x, domain, strengths, classes=2)
+    return jax.vmap(lambda one: linear.logits(fit(one), jnp.asarray(x)))(weights)
 
 
 def _probabilities(logits: np.ndarray) -> np.ndarray:
