@@ -51,9 +51,10 @@ def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
     c.optimizer.schedule = 'annealed'
     c.data.wrap = True  # a domain may be smaller than a batch
     c.data.streams.source = config.stream(source, batch=128)
-    c.data.evaluate.test = config.held_out(target, split='test|val')
+    c.data.evaluate.test = config.held_out(target, split=config.test_split(target))
     # What the selectors look at; parts of large sets, for evaluation not to outlast training.
-    c.data.evaluate.val = config.held_out(source, split='test|val', most=2000)
+    validation = config.test_split(source)
+    c.data.evaluate.val = config.held_out(source, split=validation, most=2000)
     c.data.evaluate.target = config.held_out(target, split='train', labelled=False, most=2000)
     c.selection = 'information_maximisation'
     c.members.seed = (0, 1, 2)

@@ -19,7 +19,7 @@ from tljax import config
 
 
 def get_config(path: str = 'PATH'):
-    c = config.default()
+    c, dataset = config.default(), f'folder:{path}'
     c.name = 'folder'
     c.title = c.description = f'{Path(path).name}, from scratch'
     c.net = {'name': 'resnet', 'input': {'size': 32, 'channels': 3}}
@@ -27,9 +27,8 @@ def get_config(path: str = 'PATH'):
     c.hparams.weight_decay = 5e-4
     c.optimizer.schedule = 'cosine'
     c.optimizer.warmup = 30
-    c.data.streams.source = config.stream(f'folder:{path}', batch=64, augment='flip|shift:4')
-    held_out = 'val' if Path(path, 'val').is_dir() and not Path(path, 'test').is_dir() else 'test'
-    c.data.evaluate.test = config.held_out(f'folder:{path}', split=held_out)
+    c.data.streams.source = config.stream(dataset, batch=64, augment='flip|shift:4')
+    c.data.evaluate.test = config.held_out(dataset, split=config.test_split(dataset))
     c.steps = 300
     c.evaluate_every = 100
     return c

@@ -1,8 +1,18 @@
 """Prepares a TFDS data set once, so that `tfds:NAME` reads it from then on without TensorFlow.
 
-    pip install 'tljax[prepare]'
+    pip install 'tljax[prepare]'                # for TFDS's own sets
     python launch/prepare.py mnist
     python launch/prepare.py mnist --data_dir data --manual_dir mnist_files   # without a network
+
+Some sets that TFDS lacks are prepared by builders of our own, without TensorFlow:
+
+    python launch/prepare.py usps                # downloaded, or from --manual_dir
+    python launch/prepare.py mnist_m             # the published one, from the same two
+    python launch/prepare.py mnist_m/generated --manual_dir photos    # like it, from any photos
+    python launch/prepare.py mnist_m/textures    # like it, from nothing but MNIST
+    python launch/prepare.py pacs/photo --manual_dir DIR              # art_painting, ...
+    python launch/prepare.py office31/amazon --manual_dir DIR         # dslr, webcam
+    python launch/prepare.py office_home/art --manual_dir DIR         # clipart, product, real_world
 
 The files are written as ArrayRecord to DATA_DIR/NAME/VERSION (`$TFDS_DATA_DIR` or
 ~/tensorflow_datasets where no --data_dir is given). A manual_dir holds the official raw files under
@@ -12,10 +22,14 @@ their own names; their hashes are checked, and only what it lacks is downloaded.
 import argparse
 import difflib
 import importlib.util
-import os
 import re
 import sys
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tljax.data.tfds import data_dirs  # noqa: E402
 
 
 def prepare(
@@ -32,7 +46,9 @@ def prepare(
     """
     import tensorflow_datasets as tfds
 
-    data = Path(data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+    import tljax.data.builders  # noqa: F401  registers ours
+
+    data = data_dirs(data_dir)[0]
     try:
         builder = tfds.builder(name, data_dir=str(data))
     except tfds.core.DatasetNotFoundError as error:
@@ -42,6 +58,10 @@ def prepare(
             f'TFDS has no data set {name!r}; {hint}All names: '
             'https://www.tensorflow.org/datasets/catalog'
         ) from None
+    except (ValueError, AssertionError) as error:  # a configuration, a version
+        known = tfds.builder_cls(name.partition('/')[0].partition(':')[0]).builder_configs
+        hint = f'; its configurations are {", ".join(known)}' if known else ''
+        raise RuntimeError(f'{name}: {_first_line(error)}{hint}') from None
     if builder.is_prepared():
         return _in_array_record(builder, name)
     builder = tfds.builder(name, data_dir=str(data), file_format='array_record')
@@ -88,10 +108,16 @@ def _raw_files(builder) -> list[str]:
     return sorted({info.filename for info in (builder.url_infos or {}).values() if info.filename})
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition('\n')[0] or type(error).__name__
+
+
 def _explain(builder, name: str, error: Exception) -> str:
-    what = str(error).strip().partition('\n')[0] or type(error).__name__
-    if 'tensorflow' in str(error) and not importlib.util.find_spec('tensorflow'):
+    what = _first_line(error)
+    if re.search(r'\btensorflow\b', str(error)) and not importlib.util.find_spec('tensorflow'):
         return f"preparing {name} needs TensorFlow: pip install 'tljax[prepare]' ({what})"
+    if wanted := builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return f"{name} can't be prepared: {what}\nWhat a --manual_dir holds: {wanted}"
     names = _raw_files(builder)
     files = f' ({", ".join(names[:6])}{", ..." if len(names) > 6 else ""})' if names else ''
     return (
@@ -101,8 +127,10 @@ def _explain(builder, name: str, error: Exception) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('name', help="a TFDS name, 'mnist', or 'domainnet/clipart', 'mnist:3.0.1'")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('name', help="such as 'mnist', 'domainnet/clipart', 'mnist:3.0.1'")
     parser.add_argument('--data_dir', help='where prepared sets live')
     parser.add_argument('--manual_dir', help='a folder of raw files that are here already')
     parser.add_argument('--download_dir', help='default: DATA_DIR/downloads/NAME')

@@ -16,17 +16,10 @@ from tests import toys
 from tljax import config, experiment, prepare, sharding
 from tljax.checkpoints import flatten
 from tljax.data import streams as data
+from tljax.losses.divergence import mmd
 from tljax.types import Method, Phase, Player
 
 OUT = Path(sys.argv[1])
-
-
-def mmd(x, y):
-    """Squared maximum mean discrepancy with a Gaussian kernel: no mean over examples."""
-    both = jnp.concatenate([x, y])
-    kernel = jnp.exp(-((both[:, None] - both[None]) ** 2).sum(-1) / 2)
-    sign = jnp.repeat(jnp.array([1 / len(x), -1 / len(y)]), len(x))
-    return sign @ kernel @ sign
 
 
 def matching(width=128, steps=5):
@@ -44,7 +37,7 @@ def matching(width=128, steps=5):
             image = data.unit(batch[name]['image'])
             x, mutable = toys.apply(net, 'encoder', params, mutable, image, key=key)
             features.append(x)
-        distance = mmd(*features)
+        distance = mmd(*features, estimator='biased')  # with the bandwidth of the global batch
         notes = jnp.concatenate([notes[1:], batch['target']['index'][None]])
         metrics = {**metrics, 'mmd': distance}
         return value + distance, (metrics, {**mutable, 'notes': notes})

@@ -12,14 +12,17 @@ ROOT = Path(__file__).parents[1]
 # is no circle.
 LAYERS = (
     ('types', 'sampling', 'wording', 'workdir', 'console', 'board'),
-    ('partition', 'sharding', 'checkpoints', 'config'),
-    ('losses', 'nets', 'data', 'shallow', 'optimizers', 'verdict', 'tables'),
+    ('partition', 'sharding', 'checkpoints', 'config', 'kernels', 'store'),
+    ('losses', 'nets', 'data', 'shallow', 'optimizers', 'trunk', 'verdict', 'tables'),
     ('evaluation',),
     ('selection', 'collapse'),
     ('methods', 'train', 'report'),
-    ('initial', 'prefix', 'program'),
+    ('initial', 'program'),
+    ('features',),
+    ('prefix',),
     ('loop', 'prepare'),
     ('experiment', 'predict'),
+    ('ranking',),
     ('study',),
     ('configs', 'launch'),
 )

@@ -12,12 +12,22 @@ from tljax.checkpoints import Checkpoints
 from tljax.methods import METHODS
 from tljax.prepare import prepare
 
+NORMED = {'name': 'resnet', 'widths': (4,), 'input': {'size': 8, 'channels': 1}}
+
 # What a method needs beyond a labelled 'source' and an unlabelled 'target', as config keys.
-SETTINGS: dict[str, dict] = {}
+SETTINGS: dict[str, dict] = {
+    'adabn': {'net': NORMED},
+}
+
+
+# And the optional package without which it says what to install.
+PACKAGES = {'sinkhorn': 'ott'}
 
 
 def prepared_for(name: str, seeds=(0, 1), **changes):
     """A tiny run of a method, ready to fit."""
+    if name in PACKAGES:
+        pytest.importorskip(PACKAGES[name])
     c = runs.run(method=name, steps=3, evaluate_every=0, **SETTINGS.get(name, {}), **changes)
     c.members.seed = seeds
     c.data.streams.target = configs.stream(

@@ -1,6 +1,9 @@
 """The config of a run, with every key, its default and what it means."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -21,13 +24,18 @@ def default() -> ConfigDict:
     c.options = ConfigDict()  # of the method: keywords of its `build`; see tljax/methods
     c.trains = 'encoder|head'  # what the player may move; see tljax.partition.select
     c.net = {'name': 'lenet'}
+    c.endpoint = 'features'  # of the net: what the head reads; there are no layers behind it
+    c.pool = 'mean'  # how maps or tokens of the endpoint become vectors; see tljax.nets.pooling
     c.head = {'name': 'linear'}
     c.steps = 1000
 
     # Where initial values come from: another run's directory, a sibling in a study, or published
     # weights (timm:, hf:, torchvision:, places365:, file:), of which `drop` names what to ignore.
     c.init = {'from': '', 'load': 'encoder', 'drop': ''}
-    c.cache_prefix = False  # compute the frozen part of the encoder once per image
+    # Compute the frozen part of the encoder once per image: in memory, or once for all runs in the
+    # folder `features`, together with the endpoints that `also` names.
+    c.cache_prefix = False
+    c.features = {'root': '', 'also': ()}
 
     # Traced scalars, so that a sweep over them is one compiled program.
     c.hparams = {
@@ -55,7 +63,7 @@ def default() -> ConfigDict:
         'size': 0,  # side in pixels; 0: what the net declares
         'channels': 0,  # 1 or 3; 0: what the net declares
         'fit': 'crop',  # how an image becomes square
-        'data_dir': '',  # of prepared TFDS sets; '': TFDS's own
+        'data_dir': '',  # of prepared TFDS sets, or several joined by ':'; '': TFDS's own
         'resident_mb': 1024,  # streams up to this size live on the device, larger ones are fed
         'wrap': False,  # let a batch larger than a subset hold an example more than once
         'workers': 0,  # processes that decode fed streams; 0: threads
@@ -109,6 +117,25 @@ def held_out(dataset: str = '', **options) -> dict:
         },
         options,
     )
+
+
+def test_split(dataset: str) -> str:
+    """'test', or 'val' of a folder that has that one only."""
+    root = Path(dataset.removeprefix('folder:'))
+    return 'val' if (root / 'val').is_dir() and not (root / 'test').is_dir() else 'test'
+
+
+def tuples(value: Any) -> Any:
+    """What JSON made lists as the tuples they were."""
+    if isinstance(value, Mapping):
+        return {key: tuples(one) for key, one in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
+def label(name: str) -> str:
+    """A word for data or weights: 'folder:pacs/photo' is 'photo', 'file:a/net-1.th' 'net_1'."""
+    last = re.split('[:/]', name.strip('/'))[-1]
+    return re.sub(r'\W+', '_', last.rpartition('.')[0] or last)
 
 
 def _checked(known: dict, options: dict) -> dict:

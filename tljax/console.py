@@ -11,10 +11,10 @@ LINE_SECONDS = 10.0
 
 
 class Show:
-    """Progress of one run; a context manager."""
+    """Progress of one job, counted in `unit`s; a context manager."""
 
-    def __init__(self, name: str, total: int):
-        self.name, self.total = name, total
+    def __init__(self, name: str, total: int, unit: str = 'step'):
+        self.name, self.total, self.unit = name, total, unit
         self.started: tuple[float, int] | None = None
         self.spoken, self.note = time.perf_counter(), ''
         self.bar = Progress(
@@ -43,11 +43,11 @@ class Show:
         if self.started is None:
             self.started = (now, step)
         elif now > self.started[0]:
-            rate = f'{(step - self.started[1]) / (now - self.started[0]):.0f} steps/s'
+            rate = f'{(step - self.started[1]) / (now - self.started[0]):.0f} {self.unit}s/s'
         note = self.note or info.get('phase', '')
         self.bar.update(self.task, completed=step, rate=rate, note=note)
         if not CONSOLE.is_terminal and now - self.spoken > LINE_SECONDS:
-            self._line(f'step {step} of {self.total}  {rate}  {note}')
+            self._line(f'{self.unit} {step} of {self.total}  {rate}  {note}')
 
     def evaluated(self, record: Mapping) -> None:
         """Called with every line of metrics."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tljax import collapse, loop, selection, sharding, train, workdir
+from tljax import collapse, loop, selection, sharding, train, trunk, workdir
 from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
@@ -19,6 +19,7 @@ from tljax.data import streams as data
 from tljax.evaluation import classification
 from tljax.nets import pretrained
 from tljax.prepare import Prepared, prepare
+from tljax.types import Method
 from tljax.workdir import MetricsFile, read_json, write_json
 
 
@@ -78,6 +79,8 @@ def run(config, directory: Path, command: str = '') -> dict:
         workdir.check(directory, whole)  # again, now that nobody else writes
         prepared = prepare(config)
         workdir.claim(directory, whole)
+        if prepared.trunk:
+            trunk.write(directory, prepared.trunk)
         setup = time.perf_counter() - begun
         fitted, scores = _fit(prepared, directory)
         lines = workdir.read_lines(directory / 'metrics.jsonl')
@@ -179,6 +182,7 @@ def describe(
         'name': config.name,
         'description': config.description,
         'method': config.method,
+        'sets': sets(prepared),
         'protocol': protocol(prepared),
         'command': command,
         'members': list(members),
@@ -189,6 +193,7 @@ def describe(
         'scores': scores,
         'selections': selection.chosen(lines, len(members)),
         'warnings': collapse.warnings(lines, members),
+        **outcome(prepared.method, fitted),
         'parameters': prepared.table,
         'environment': {
             'jax': jax.__version__,
@@ -199,8 +204,26 @@ def describe(
     }
 
 
+def outcome(method: Method, fitted: loop.Fitted) -> dict[str, dict]:
+    """As 'outcome' what the method tells besides its scores: by name, a list over members."""
+    if method.outcome is None:
+        return {}
+    found = jax.vmap(method.outcome)(fitted.params, fitted.mutable)
+    return {'outcome': jax.tree.map(lambda x: np.asarray(x).tolist(), dict(found))}
+
+
+def sets(prepared: Prepared) -> str:
+    """'full' where whole splits are trained and tested on, else 'sampled'."""
+    data = prepared.config.data
+    splits = [stream.split for stream in data.streams.values()]
+    splits += [held.split for name, held in data.evaluate.items() if name == 'test']
+    cut = any('[' in split for split in splits)
+    few = any((s.count < len(s.source.labels)).any() for s in prepared.streams.values())
+    return 'sampled' if cut or few else 'full'
+
+
 def protocol(prepared: Prepared) -> str:
-    """Trained on what, tested on what, on full or on sampled sets, selected how."""
+    """One sentence: trained on what, tested on what, selected how."""
     trained = ', '.join(
         f'{name}: {s.source.name}, {_span(s.count)} examples'
         for name, s in prepared.streams.items()

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tljax import initial, selection, workdir
+from tljax.config import tuples
 from tljax.data import decode, folder
 from tljax.prepare import build_method, pixels_of
 from tljax.types import Spec
@@ -53,7 +54,7 @@ def load(run: Path, member: int | None = None) -> Model:
     chosen = selection.best_member(results) if member is None else member
     if not 0 <= chosen < len(members):
         raise ValueError(f'--member {chosen}: {run} has the members 0..{len(members) - 1}')
-    config = ConfigDict(_tuples(workdir.read_json(run / 'config.json')))
+    config = config_of(run)
     spec = Spec(tuple(results['image']), tuple(results['classes']))
     method = build_method(config, spec)
     predict = method.phases[-1].predict or method.predict
@@ -75,6 +76,13 @@ def load(run: Path, member: int | None = None) -> Model:
     )
 
 
+def config_of(run: Path | str) -> ConfigDict:
+    """The config of a run, from its directory."""
+    whole = workdir.read_json(Path(run) / 'config.json')
+    whole.pop('start', None)  # what the run starts from is no key of a config
+    return ConfigDict(tuples(whole))
+
+
 def _results(run: Path) -> dict:
     if not run.is_dir():
         raise ValueError(f'--run {run}: there is no such directory')
@@ -89,13 +97,6 @@ def _results(run: Path) -> dict:
             'began it'
         )
     return workdir.read_json(run / 'results.json')
-
-
-def _tuples(value):
-    """What JSON made lists as the tuples they were."""
-    if isinstance(value, Mapping):
-        return {key: _tuples(one) for key, one in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def find(paths: Sequence[str | Path]) -> list[Path]:

@@ -5,36 +5,45 @@ from collections.abc import Callable, Iterable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from tljax import partition
+from tljax import partition, trunk
+from tljax.data import sources
 from tljax.data import streams as data
-from tljax.types import PyTree, Spec
+from tljax.trunk import Trunk
+from tljax.types import Method, PyTree, Spec
 
 
 def deepest_frozen(
-    net: nn.Module, spec: Spec, values: tuple[PyTree, PyTree], trained: Iterable[str]
+    net: nn.Module,
+    spec: Spec,
+    values: tuple[PyTree, PyTree],
+    trained: Iterable[str],
+    last: str = 'features',
 ) -> str:
     """The last endpoint of the encoder before which nothing is trained and no layer is live.
 
     Args:
       net: the encoder.
       spec: gives the shape of images.
-      values: `(params, mutable)` by role.
+      values: `(params, mutable)` by role. A role with all layers of the encoder is a copy of it,
+        and counts as it does.
       trained: paths of the parameters that any player moves.
+      last: the endpoint to go to at most: what the head reads.
 
     Raises:
       ValueError: there is none.
     """
-    trained = frozenset(trained)
-    live = partition.trained_modules(*values, trained)
-    images = jnp.zeros((2, *spec.image), jnp.float32)
+    trained, known = frozenset(trained), partition.paths(values[0])
+    own = _inside(known, ['encoder'])
+    roles = trunk.copies(known, own)
+    moved = _inside(trained, roles)
+    live = _inside(partition.trained_modules(*values, trained), roles)
     deepest = None
-    for endpoint in net.endpoints:
-        key = jax.random.key(0)
-        made = jax.eval_shape(lambda k: net.init(k, images, until=endpoint), key)
-        leaves = {name: [f'encoder/{p}' for p in partition.paths(made[name])] for name in made}
-        layers = {path.rpartition('/')[0] for path in leaves.get(partition.LIVE, ())}
-        if trained.intersection(leaves.get('params', ())) or live & layers:
+    for endpoint in net.endpoints[: net.endpoints.index(last) + 1]:
+        params, stats = layers(net, spec, endpoint)
+        modules = {partition.module_path(path).rpartition('/')[0] for path in stats}
+        if moved & params or live & modules:
             break
         deepest = endpoint
     if deepest is None:
@@ -46,29 +55,71 @@ def deepest_frozen(
     return deepest
 
 
-def cached(
-    net: nn.Module,
-    endpoint: str,
-    values: tuple[PyTree, PyTree],
-    lift: Callable,
-    block: int,
-    stream: data.Stream,
-) -> data.Stream:
-    """The stream with the endpoint's activations in place of its images, for every member.
+def _inside(paths: Iterable[str], roles: Iterable[str]) -> set[str]:
+    """The paths below some roles, without the role."""
+    cut = (path.partition('/') for path in paths)
+    return {inside for role, _, inside in cut if role in roles}
 
-    Raises:
-      ValueError: the stream is augmented; what is random may not precede a cached cut.
-    """
+
+def layers(net: nn.Module, spec: Spec, endpoint: str) -> tuple[set[str], set[str]]:
+    """Paths, inside the encoder, of the parameters and of the statistics that an endpoint needs."""
+    images = jnp.zeros((2, *spec.image), jnp.float32)
+    made = jax.eval_shape(lambda k: net.init(k, images, until=endpoint), jax.random.key(0))
+    stats = {name: tree for name, tree in made.items() if name != 'params'}
+    return set(partition.paths(made.get('params', {}))), set(partition.paths(stats))
+
+
+def settled(method: Method, params: PyTree) -> Method:
+    """The method with patterns as the paths that they name, which hold if others go."""
+    phases = []
+    for phase in method.phases:
+        players = (
+            player._replace(trains='|'.join(sorted(partition.select(params, player.trains))))
+            for player in phase.players
+        )
+        phases.append(phase._replace(players=tuple(players)))
+    return method._replace(phases=tuple(phases))
+
+
+def check(stream: data.Stream) -> None:
+    """Raises ValueError for an augmented stream: what is random may not precede a cached cut."""
     if stream.augment:
         raise ValueError(
             f'cache_prefix: stream {stream.name!r} is augmented, so its activations change from '
             'step to step; set cache_prefix=False or remove the augmentation'
         )
 
-    def encode(values, batch):
-        params, mutable = values
-        variables = {'params': params['encoder'], **mutable.get('encoder', {})}
-        return net.apply(variables, net.input.normalise(batch['image']), until=endpoint)
 
-    activations = data.over_blocks(encode, stream, lift, block)(values)
-    return stream._replace(image=activations, cached=True)
+def cached(
+    stream: data.Stream,
+    frozen: Trunk,
+    compute: Callable[[PyTree, sources.Source], np.ndarray],
+    whole: bool,
+) -> data.Stream:
+    """The stream with the activations at the cut in place of its images.
+
+    Members that share a trunk share one copy of them.
+
+    Args:
+      stream: not augmented.
+      frozen: the trunk.
+      compute: (variables of the encoder, source) -> activations [N, ...] of all of its images.
+      whole: compute those of all images, not only of those that some member draws from.
+    """
+    found = []
+    for row in range(frozen.index.max() + 1):
+        rows = np.arange(len(stream.source.labels))
+        drawn = np.unique(stream.order[frozen.index == row])
+        if whole or len(drawn) == len(rows):
+            found.append((rows, stream.source))
+        else:
+            found.append((drawn, sources.take(stream.source, drawn)))
+    images = [compute(frozen.variables(row), source) for row, (_, source) in enumerate(found)]
+    order = [
+        np.searchsorted(found[row][0], order).astype(np.int32)
+        for row, order in zip(frozen.index, stream.order, strict=True)
+    ]
+    if len(found) == 1:
+        return stream._replace(source=found[0][1], order=np.stack(order), image=images[0])
+    image = np.stack([images[row][rows] for row, rows in zip(frozen.index, order, strict=True)])
+    return stream._replace(image=image, cached=True)

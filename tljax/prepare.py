@@ -11,6 +11,7 @@ import numpy as np
 
 from tljax import (
     board,
+    features,
     initial,
     methods,
     optimizers,
@@ -20,12 +21,14 @@ from tljax import (
     selection,
     sharding,
     train,
+    trunk,
 )
 from tljax.data import augment, decode, sources
 from tljax.data import streams as data
 from tljax.methods.networks import encoder
 from tljax.program import Options
 from tljax.train import Members
+from tljax.trunk import Trunk
 from tljax.types import Method, PyTree, Spec, unknown
 
 
@@ -41,36 +44,86 @@ class Prepared(NamedTuple):
     values: tuple[PyTree, PyTree]  # (params, mutable), member axis in front
     table: list[dict]  # of the parameters
     options: Options
+    trunk: Trunk | None = None  # of cached activations: what `values` leave out
 
 
 def prepare(config) -> Prepared:
     """Raises ValueError for whatever in the config cannot be, before anything is computed."""
     check_choices(config)
-    members, options = members_of(config), options_of(config)
-    streams = training_streams(config, members)
+    members = members_of(config)
+    streams, held = training_streams(config, members), held_out_streams(config, members)
+    ready = assembled(config, members, streams, held)
+    return cached(ready) if config.cache_prefix else resident(ready)
+
+
+def assembled(
+    config, members: Members, streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream]
+) -> Prepared:
+    """Method and initial values for these streams, whose images are not yet read."""
+    options, spec = options_of(config), spec_of(streams, held)
     for stream in streams.values():
         sharding.check_batch(stream.batch, options.mesh.size, stream.name)
-    held = held_out_streams(config, members)
-    spec = spec_of(streams, held)
     method = build_method(config, spec)
     for stream in streams.values():
         steps = sum(phase.steps for phase in method.phases)
         sampling.check_range(steps, stream.batch, stream.name)
     check_shapes(config, method, spec)
-    values = initial.drawn(method, spec, members.seed)
-    if config.init['from']:
-        values = initial.load(values, members.table, config)
+    values = initial.values(method, spec, members, config)
     table = parameter_table(config, method, values[0])
-    if config.cache_prefix:
-        net, trained = encoder(config), [row['path'] for row in table if row['trained_by']]
-        endpoint = prefix.deepest_frozen(net, spec, values, trained)
-        lift = partial(train.lift, members=len(members.table), how='map')
-        cache = partial(prefix.cached, net, endpoint, values, lift, config.block)
-        streams = {name: cache(stream) for name, stream in streams.items()}
-        held = {name: cache(stream) for name, stream in held.items()}
-        spec = spec._replace(since=endpoint)
-        method = build_method(config, spec)
     return Prepared(config, members, streams, held, spec, method, values, table, options)
+
+
+def resident(ready: Prepared) -> Prepared:
+    """With the images of small streams in memory."""
+    limit = ready.config.data.resident_mb
+    streams, held = (
+        {name: data.resident(stream, limit) for name, stream in each.items()}
+        for each in (ready.streams, ready.held)
+    )
+    return ready._replace(streams=streams, held=held)
+
+
+def cached(ready: Prepared) -> Prepared:
+    """With activations of the frozen trunk in place of images, and without the trunk's values."""
+    config, spec = ready.config, ready.spec
+    for stream in ready.streams.values():
+        prefix.check(stream)
+    net, trained = encoder(config), [row['path'] for row in ready.table if row['trained_by']]
+    cut = prefix.deepest_frozen(net, spec, ready.values, trained, config.endpoint)
+    spec = spec._replace(since=cut)
+    method = prefix.settled(build_method(config, spec), ready.values[0])
+    values, frozen = trunk.split(ready.values, cut, prefix.layers(net, spec, cut))
+    streams, held = (
+        {
+            name: prefix.cached(
+                stream,
+                frozen,
+                partial(activations, ready, net, cut, ready.config.data[place][name]),
+                whole=bool(config.features.root),
+            )
+            for name, stream in each.items()
+        }
+        for place, each in (('streams', ready.streams), ('evaluate', ready.held))
+    )
+    return ready._replace(
+        streams=streams, held=held, spec=spec, method=method, values=values, trunk=frozen
+    )
+
+
+def activations(
+    ready: Prepared, net, cut: str, of: Mapping, variables: PyTree, source: sources.Source
+) -> np.ndarray:
+    """[N, ...] at the cut of all images of a source, from the store if the config names one."""
+    config, store = ready.config, ready.config.features
+    # Maps that only the head reads are kept as it reads them.
+    how = {'pooling': config.pool if cut == config.endpoint else 'none'}
+    how |= {'mesh': ready.options.mesh, 'block': config.block}
+    if not store.root:
+        return features.all_of(net, variables, source, cut, **how)
+    key = features.key(source, of.dataset, of.split, pixels_of(config), config.data.data_dir)
+    about = {'run': config.name, 'dataset': of.dataset, 'split': of.split}
+    how |= {'root': store.root, 'also': store.also, 'about': about}
+    return features.kept(net, variables, source, key, (cut,), **how)[0][cut]
 
 
 def check_choices(config) -> None:
@@ -195,8 +248,7 @@ def training_streams(config, members: Members) -> dict[str, data.Stream]:
         order, count = data.select(source, members.seed.tolist(), labels)
         augmented = augment.build(one.augment) if one.augment else None
         stream = data.Stream(name, source, order, count, one.batch, one.labelled, augmented)
-        stream = data.check_batch(stream, config.data.wrap)
-        streams[name] = data.resident(stream, config.data.resident_mb)
+        streams[name] = data.check_batch(stream, config.data.wrap)
     return streams
 
 
@@ -208,8 +260,7 @@ def held_out_streams(config, members: Members) -> dict[str, data.Stream]:
         if wanted.most:
             source = sources.thinned(source, wanted.most)
         order, count = data.select(source, none, none)
-        stream = data.Stream(name, source, order, count, config.block, wanted.labelled)
-        streams[name] = data.resident(stream, config.data.resident_mb)
+        streams[name] = data.Stream(name, source, order, count, config.block, wanted.labelled)
     return streams
 
 
@@ -232,7 +283,8 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
                 f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in '
                 f'classes: {a.classes} and {b.classes}; choose classes= of each stream'
             )
-    return Spec(first.source.image, first.source.classes)
+    examples = {name: stream.order.shape[1] for name, stream in streams.items()}
+    return Spec(first.source.image, first.source.classes, examples=examples)
 
 
 def build_method(config, spec: Spec) -> Method:
@@ -272,13 +324,14 @@ def parameter_table(config, method: Method, params: PyTree) -> list[dict]:
             raise ValueError(f'optimizer.rates[{pattern!r}] is {factor!r}; expected 0 or more')
     owned = [pair for phase in method.phases for pair in train.owners(phase, params).items()]
     rows = []
-    for path, leaf in zip(partition.paths(params), jax.tree.leaves(params), strict=True):
+    leaves = partition.flat(params)
+    for path in sorted(partition.paths(params)):
         trainers = dict.fromkeys(name for name, paths in owned if path in paths)
         rate = config.hparams.rate * optimizers.multiplier(path, config.optimizer.rates)
         rows.append(
             {
                 'path': path,
-                'shape': list(leaf.shape[1:]),
+                'shape': list(leaves[path].shape[1:]),
                 'trained_by': ', '.join(trainers),
                 'rate': rate if trainers else 0.0,
             }

@@ -51,6 +51,7 @@ class Spec(NamedTuple):
     image: tuple[int, ...]  # shape of one input: [H, W, C], or that of the cached endpoint
     classes: tuple[str, ...]  # class names in label order
     since: str | None = None  # the endpoint that inputs already are; None: they are images
+    examples: Mapping[str, int] = {}  # stream -> how many, at most, a member draws from
 
 
 class Player(NamedTuple):
@@ -95,11 +96,14 @@ class Method(NamedTuple):
 
     `init(key, spec)` makes every role that any phase needs: hooks change values, never structure.
     `predict(params, mutable, inputs)` returns at least 'logits' [N, C] and 'features' [N, D].
+    `outcome(params, mutable)` returns what else a run has found and should tell: numbers or arrays
+    by name, such as a chosen strength and its validation curve.
     """
 
     init: Callable[[Key, Spec], tuple[Params, Mutable]]
     phases: tuple[Phase, ...]
     predict: Callable[[Params, Mutable, Inputs], Mapping[str, Array]]
+    outcome: Callable[[Params, Mutable], Mapping[str, Array]] | None = None
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:

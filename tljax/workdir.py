@@ -12,7 +12,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,25 @@ from typing import Any
 # not what is computed. The run that another starts from is known by its config, not by its place.
 FREE = (
     *('save_every', 'tensorboard', 'sharding', 'block'),
-    *('data.data_dir', 'data.workers', 'init.from'),
+    *('data.data_dir', 'data.workers', 'init.from', 'features'),
 )
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes atomically: a reader sees the old file or the new one."""
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A draft to write to, which then takes a file's place: readers see the old one or the new."""
     draft = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
-        draft.write_text(text, encoding='utf-8')
+        yield draft
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes atomically."""
+    with replaced(path) as draft:
+        draft.write_text(text, encoding='utf-8')
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -65,27 +72,37 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Makes a run's directory and keeps other processes out of it until the block ends.
+def held(
+    directory: Path, what: str = 'workdir', waiting: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Makes a directory and keeps other processes out of it until the block ends.
+
+    Args:
+      directory: to hold.
+      what: it is, for messages.
+      waiting: called before waiting for another process to leave; None: that is an error.
 
     Raises:
-      ValueError: it cannot be written, or another process trains in it.
+      ValueError: it cannot be written, or another process works in it.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / '.lock').open('a')
     except OSError as error:
         raise ValueError(
-            f'workdir {directory} cannot be written ({error.strerror}); choose another --workdir'
+            f'{what} {directory} cannot be written ({error.strerror}); choose another --{what}'
         ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
-                f'workdir {directory} is in use by another process; wait for it, or choose another '
-                '--workdir'
-            ) from None
+            if waiting is None:
+                raise ValueError(
+                    f'{what} {directory} is in use by another process; wait for it, or choose '
+                    f'another --{what}'
+                ) from None
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:
             pass  # a file system without locks
         yield

@@ -81,10 +81,6 @@ def test_sources_travel_to_other_processes(digits):
         np.testing.assert_array_equal(again.fetch(5), source.fetch(5))
 
 
-def test_name_tells_the_alternative_that_was_there():
-    assert sources.load('sklearn:digits', 'val|test').name == 'sklearn:digits (test)'
-
-
 def test_thinned_rows_are_evenly_spaced(digits):
     few = sources.thinned(digits, 7)
     rows = [0, 85, 171, 256, 342, 427, 513]  # floor(599 i / 7)

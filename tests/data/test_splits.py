@@ -81,25 +81,3 @@ def test_stratified_shares_of_every_class():
 def test_did_you_mean():
     assert splits.did_you_mean('flpi', ['flip', 'crop']) == "did you mean 'flip'?"
     assert splits.did_you_mean('xyz', ['flip', 'crop']) == 'there is: flip, crop'
-
-
-@pytest.mark.parametrize(
-    ('split', 'chosen'),
-    [
-        ('test|val', 'test'),
-        ('dev|test', 'dev'),
-        ('nothing|val', 'val'),
-        ('val[:5]+nothing|val[5:]+test', 'val[5:]+test'),
-        ('nothing', 'nothing'),  # which parse refuses, with what there is
-        ('nothing|all', 'all'),
-        ('val[|test', 'val['),  # which parse cannot read
-    ],
-)
-def test_the_first_split_that_there_is(split, chosen):
-    assert splits.first_of(split, SIZES) == chosen
-
-
-def test_none_of_the_splits():
-    message = r'none of the splits dev2, testing2; there are: train \(997 rows\), validation \(30'
-    with pytest.raises(ValueError, match=message):
-        splits.first_of('dev2|testing2', SIZES)

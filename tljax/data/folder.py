@@ -44,7 +44,7 @@ def open_folder(path: str, pixels: decode.Pixels) -> Dataset:
                 f'{tops[name] / extra[0]}: class {extra[0]!r} is not in {tops[first]}, whose '
                 f'classes are {", ".join(classes[:20])}'
             )
-    tables = {name: _table(tree, classes) for name, tree in trees.items()}
+    tables = {name: table(tree, classes) for name, tree in trees.items()}
     sizes = {name: len(files) for name, (files, _) in tables.items()}
     return Dataset(classes, sizes, functools.partial(_read, tables, pixels))
 
@@ -53,7 +53,7 @@ def _pooled(root: Path, pixels: decode.Pixels) -> Dataset:
     tree = _scan(root)
     classes = tuple(tree)
     _at_least_two(classes, root)
-    files, labels = _table(tree, classes)
+    files, labels = table(tree, classes)
     train, test = stratified(labels, 0.2)
     tables = {
         'train': ([files[row] for row in train], labels[train]),
@@ -86,7 +86,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
             continue
         if name in tops:
             raise ValueError(f'{top} and {tops[name]} are both the split {name!r}: remove one')
-        if not _folders(top) and any(_is_image(file.name) for file in top.iterdir()):
+        if not _folders(top) and any(is_image(file.name) for file in top.iterdir()):
             return {}
         tops[name] = top
     return {name: tops[name] for name in _SPLITS if name in tops}
@@ -98,7 +98,7 @@ def _endings() -> frozenset[str]:
     return frozenset(ending for ending, kind in known.items() if kind in Image.OPEN)
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
     return not name.startswith('.') and os.path.splitext(name)[1].lower() in _endings()
 
 
@@ -107,7 +107,7 @@ def images_below(folder: Path) -> list[str]:
     files = []
     for parent, inner, names in os.walk(folder):
         inner[:] = sorted(name for name in inner if not name.startswith('.'))
-        files += [os.path.join(parent, name) for name in sorted(names) if _is_image(name)]
+        files += [os.path.join(parent, name) for name in sorted(names) if is_image(name)]
     return files
 
 
@@ -123,7 +123,7 @@ def _scan(top: Path) -> dict[str, list[str]]:
             )
         tree[folder.name] = files
     if not tree:
-        loose = sum(_is_image(file.name) for file in top.iterdir())
+        loose = sum(is_image(file.name) for file in top.iterdir())
         raise ValueError(
             f'{top}: has no class sub-folders ({loose} image files lie in it directly); expected '
             f'one sub-folder of images per class, such as {top}/cat and {top}/dog'
@@ -139,7 +139,7 @@ def _at_least_two(classes: tuple[str, ...], top: Path) -> None:
         )
 
 
-def _table(tree: dict[str, list[str]], classes: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+def table(tree: dict[str, list[str]], classes: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
     """Files and labels [N] int32, shuffled by a fixed seed."""
     number = {name: label for label, name in enumerate(classes)}
     rows = [(file, number[name]) for name, files in tree.items() for file in files]

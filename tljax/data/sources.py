@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tljax.data import decode, folder, inmemory, tfds
-from tljax.data.splits import Part, did_you_mean, first_of, parse
+from tljax.data.splits import Part, did_you_mean, parse
 
 OPEN = {
     'tfds': tfds.open_tfds,
@@ -53,7 +53,7 @@ def load(
       channels: 1 (grey) or 3 (RGB); None: what the set has (RGB for folders).
       fit: 'crop' (centre), 'crop:0.875' or 'squash'; see `decode.Pixels`.
       classes: names or numbers of the classes to keep, relabelled 0, 1, ... in this order.
-      data_dir: where prepared TFDS sets lie; None: TFDS's own folder.
+      data_dir: where prepared TFDS sets lie, several folders joined by ':'; None: TFDS's own.
 
     Raises:
       ValueError: the set, split or class is not there, or an image or a label is not as it should
@@ -67,7 +67,6 @@ def load(
         raise ValueError(f"can't read data set {spec!r}: expected one of {specs}")
     where = {'data_dir': data_dir} if kind == 'tfds' else {}
     dataset = OPEN[kind](rest, pixels, **where)
-    split = first_of(split, dataset.sizes)
     part = _join([dataset.read(*cut) for cut in parse(split, dataset.sizes)])
     name = f'{spec} ({split})'
     names = dataset.classes
@@ -117,12 +116,14 @@ def arrays(
 def thinned(source: Source, most: int) -> Source:
     """At most so many rows, evenly spaced, so that sets in the order of their classes keep all."""
     count = len(source.labels)
-    if count <= most:
-        return source
-    rows = np.arange(most) * count // most
-    fetch = functools.partial(_fetch_joined, [source.fetch], np.zeros_like(rows), rows)
-    keys = None if source.keys is None else [source.keys[row] for row in rows]
-    return source._replace(labels=source.labels[rows], fetch=fetch, keys=keys)
+    return source if count <= most else take(source, np.arange(most) * count // most)
+
+
+def take(of: Source | Part, rows: np.ndarray) -> Source | Part:
+    """Some rows of a source, or of a part of a data set, in that order."""
+    fetch = functools.partial(_fetch_joined, [of.fetch], np.zeros_like(rows), rows)
+    keys = None if of.keys is None else [of.keys[row] for row in rows]
+    return of._replace(labels=of.labels[rows], fetch=fetch, keys=keys)
 
 
 def _join(parts: Sequence[Part]) -> Part:
@@ -158,9 +159,8 @@ def _select(
     rows = np.flatnonzero(relabel[part.labels] >= 0)
     if not rows.size:
         raise ValueError(f'{where}: has no examples of the classes {classes!r}')
-    fetch = functools.partial(_fetch_joined, [part.fetch], np.zeros_like(rows), rows)
-    keys = None if part.keys is None else [part.keys[row] for row in rows]
-    return Part(relabel[part.labels[rows]], fetch, keys), tuple(names[c] for c in chosen)
+    part = take(part, rows)
+    return part._replace(labels=relabel[part.labels]), tuple(names[c] for c in chosen)
 
 
 def _same(fetch: Callable, image: tuple[int, int, int], keys: Sequence[str] | str, row: int):

@@ -1,8 +1,7 @@
 """Named splits of a data set, and the expressions that cut and add them.
 
 Every kind of source understands the split syntax of TFDS with its rounding: `train[:10%]`,
-`train[100:-50]`, `train[:100]+test`, and `all` for every split one after the other; `test|val` is
-the first of them that there is.
+`train[100:-50]`, `train[:100]+test`, and `all` for every split one after the other.
 """
 
 import difflib
@@ -52,28 +51,6 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
 def canonical(name: str) -> str:
     """'Validation' -> 'val', 'training' -> 'train'; other names only in lower case."""
     return _ALIASES.get(name.lower(), name.lower())
-
-
-def first_of(split: str, sizes: Mapping[str, int]) -> str:
-    """The first of alternatives that there is, 'test|val' -> 'val' of a set without a test split.
-
-    Args:
-      split: expressions as `parse` reads them, separated by '|'.
-      sizes: number of rows of each split.
-
-    Raises:
-      ValueError: there is none of them.
-    """
-    alternatives = split.split('|')
-    if len(alternatives) == 1:
-        return split
-    known = {'all', *map(canonical, sizes)}
-    for one in alternatives:
-        names = [_TERM.fullmatch(text.strip()) for text in one.split('+')]
-        if all(term is None or canonical(term['name']) in known for term in names):
-            return one  # or cannot be read, which `parse` tells
-    there = ', '.join(f'{name} ({size} rows)' for name, size in sizes.items())
-    raise ValueError(f'there is none of the splits {", ".join(alternatives)}; there are: {there}')
 
 
 def parse(split: str, sizes: Mapping[str, int]) -> list[tuple[str, np.ndarray]]:

@@ -157,8 +157,8 @@ def feed(
         yield {name: next(batches) for name, batches in readers.items()}
 
 
-def blocks(stream: Stream, size: int) -> Iterator[tuple[dict, dict]]:
-    """All of a stream in order, in padded blocks of `size` examples: `(mine, shared)`.
+def blocks(stream: Stream, size: int, first: int = 0) -> Iterator[tuple[dict, dict]]:
+    """A stream in order from block `first`, in padded blocks of `size` examples: `(mine, shared)`.
 
     Their union is a batch with 'image', 'index', 'label' if labelled, and 'valid', which is False
     for padding and for what a member does not draw from. What differs between members is in
@@ -174,8 +174,8 @@ def blocks(stream: Stream, size: int) -> Iterator[tuple[dict, dict]]:
 
     fed = None
     if not stream.resident:
-        fed = reader.batches(stream.source, rows, 0, len(starts))
-    for number, start in enumerate(starts):
+        fed = reader.batches(stream.source, rows, first, len(starts))
+    for number, start in list(enumerate(starts))[first:]:
         inside, row = start + np.arange(size), rows(number)
         block = {'index': row, 'valid': inside < count[..., None]}
         if stream.labelled:

@@ -18,9 +18,13 @@ _CHUNK = 1024  # records read at once
 _KEEP_BYTES = 2**27  # encoded images up to this size stay in memory
 
 
-def data_dir_or_default(data_dir: str | None) -> Path:
-    """The folder of prepared sets: the argument, TFDS_DATA_DIR, or TFDS's own default."""
-    return Path(data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+def data_dirs(data_dir: str | None) -> list[Path]:
+    """The folders of prepared sets: the argument, TFDS_DATA_DIR, or TFDS's own default.
+
+    Several are joined as in PATH: by ':', on Windows ';'. Sets are prepared into the first.
+    """
+    joined = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+    return [Path(folder).expanduser() for folder in joined.split(os.pathsep) if folder]
 
 
 def open_tfds(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset:
@@ -29,7 +33,7 @@ def open_tfds(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset
     Raises:
       ValueError: the set is not prepared, is not in ArrayRecord files, or has no image and label.
     """
-    folder = find(name, data_dir_or_default(data_dir))
+    folder = find(name, data_dirs(data_dir))
     import tensorflow_datasets as tfds  # a second to import
 
     builder = tfds.builder_from_directory(folder)
@@ -48,30 +52,43 @@ def open_tfds(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset
     return Dataset(tuple(builder.info.features[label].names), sizes, read)
 
 
-def find(name: str, data_dir: Path) -> Path:
-    """The folder of a prepared set: `data_dir/name[/config]/version`, the newest version."""
+def find(name: str, folders: Sequence[Path]) -> Path:
+    """Where a set is prepared: `folder/name[/config]/version`, the newest version.
+
+    The first of the folders that has the set counts.
+
+    Raises:
+      ValueError: none has it, or it is there in several configurations and none is named.
+    """
     name, _, version = name.partition(':')
-    top = data_dir / name
+    for folder in folders:
+        if found := _versions(name, folder, version):
+            return max(
+                found, key=lambda path: [int(n) for n in path.name.split('.') if n.isdigit()]
+            )
+    prepared = {info.relative_to(folder).parts[0] for folder in folders for info in _infos(folder)}
+    hint = did_you_mean(name, sorted(prepared)) if prepared else 'none are'
+    raise ValueError(
+        f'tfds:{name}{":" * bool(version)}{version} is not prepared in '
+        f'{" or ".join(map(str, folders))} (of what is prepared there, {hint}); run '
+        f'`{_command(name, str(folders[0]))}`, which for the sets of TFDS needs the extra '
+        "`pip install 'tljax[prepare]'`"
+    )
+
+
+def _versions(name: str, folder: Path, version: str) -> list[Path]:
+    """The prepared versions of a set in a folder: all, or the one asked for."""
+    top = folder / name
     found = [info.parent for info in top.glob('*/dataset_info.json')]
     if not found:
-        configs = {info.parts[-3] for info in top.glob('*/*/dataset_info.json')}
+        found = [info.parent for info in top.glob('*/*/dataset_info.json')]
+        configs = sorted({path.parent.name for path in found})
         if len(configs) > 1:
             raise ValueError(
                 f'tfds:{name} is prepared in several configurations; name one of them: '
-                + ', '.join(f'tfds:{name}/{config}' for config in sorted(configs))
+                + ', '.join(f'tfds:{name}/{config}' for config in configs)
             )
-        found = [info.parent for info in top.glob('*/*/dataset_info.json')]
-    if version:
-        found = [folder for folder in found if folder.name == version]
-    if not found:
-        prepared = {info.relative_to(data_dir).parts[0] for info in _infos(data_dir)}
-        hint = did_you_mean(name, sorted(prepared)) if prepared else 'none are'
-        raise ValueError(
-            f'tfds:{name}{":" * bool(version)}{version} is not prepared in {data_dir} (of what is '
-            f'prepared there, {hint}); run `{_command(name, str(data_dir))}`, which needs '
-            "the extra `pip install 'tljax[prepare]'`"
-        )
-    return max(found, key=lambda folder: [int(n) for n in folder.name.split('.') if n.isdigit()])
+    return [path for path in found if version in ('', path.name)]
 
 
 def _infos(data_dir: Path) -> list[Path]:

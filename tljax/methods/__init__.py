@@ -2,11 +2,18 @@
 
 from collections.abc import Callable, Mapping
 
-from tljax.methods import supervised
+from tljax.methods import adabn, divergence, probe, supervised
 from tljax.types import Method
 
 # name -> build(config, spec, optimizer: steps -> (hp -> optax transformation), **options), with
 # the keywords that `config.options` may set
 METHODS: Mapping[str, Callable[..., Method]] = {
+    'adabn': adabn.build,
+    'cmd': divergence.cmd,
+    'coral': divergence.coral,
+    'dan': divergence.dan,
+    'jan': divergence.jan,
+    'probe': probe.build,
+    'sinkhorn': divergence.sinkhorn,
     'supervised': supervised.build,
 }

@@ -6,6 +6,9 @@ None of them takes a `train` flag. Where a layer's variables lie says whether it
 - in `kept_stats`: not live, whatever is mutable. The layer is frozen inside something that trains.
 - nothing mutable: not live. This is evaluation.
 
+With the collection `moments` mutable a batch normalisation also leaves there, for every example,
+the mean and the variance of what comes in, so that its statistics can be estimated anew.
+
 Initialising is never live. Dropout and stochastic depth have no statistics and keep a marker
 variable `on` instead, so one rule moves all three.
 """
@@ -18,6 +21,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from tljax.partition import KEPT, LIVE
+
+MOMENTS = 'moments'
 
 
 def home(module: nn.Module, name: str) -> str:
@@ -67,6 +72,10 @@ class BatchNorm(nn.Module):
         running_mean = self.variable(where, 'mean', jnp.zeros, width, jnp.float32)
         running_var = self.variable(where, 'var', jnp.ones, width, jnp.float32)
         y = x.astype(jnp.float32)
+        if self.is_mutable_collection(MOMENTS) and not self.is_initializing():
+            within = axes[1:]  # all that is averaged but the examples
+            self.put_variable(MOMENTS, 'mean', y.mean(within))
+            self.put_variable(MOMENTS, 'var', y.var(within))
         if is_live:
             mean, var = y.mean(axes), y.var(axes)
             keep = self.momentum

@@ -196,12 +196,24 @@ def series(
     run: Run, stream: str, metric: str, axis: str | None, value: Any
 ) -> tuple[list[float], np.ndarray] | None:
     """Returns (steps [T], values [T, M']) of the members at one axis value, or None."""
-    chosen = [
+    return _column(run, stream, metric, _members_at(run, axis, value))
+
+
+def choice(run: Run, axis: str | None, value: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns (strengths [R], validation accuracy [R, M']) where a run chose among several."""
+    found, chosen = run.results.get('outcome') or {}, _members_at(run, axis, value)
+    if not {'strengths', 'curve'} <= found.keys() or not chosen:
+        return None
+    strengths, curves = array(found['strengths'][chosen[0]]), array(found['curve'])[chosen]
+    return (strengths, curves.T) if len(strengths) > 1 else None
+
+
+def _members_at(run: Run, axis: str | None, value: Any) -> list[int]:
+    return [
         i
         for i, member in enumerate(run.results['members'])
         if axis is None or axis not in member or member[axis] == value
     ]
-    return _column(run, stream, metric, chosen)
 
 
 def _column(run: Run, stream: str, metric: str, chosen: Sequence[int]):

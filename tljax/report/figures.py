@@ -108,8 +108,9 @@ def curves(
     title: str = '',
     limits: tuple[float, float] | None = None,
     marks: Mapping[str, float] | None = None,
+    over: str = 'step',
 ) -> Figure:
-    """Draws learning curves, the mean and the range over members.
+    """Draws curves over steps, or over strengths: the mean and the range over members.
 
     Args:
         series: arm -> (steps [T], values [T, M]); values that are not finite are left out.
@@ -118,6 +119,7 @@ def curves(
         title: above the panel.
         limits: of the vertical axis, to share between panels.
         marks: phase -> its first step, drawn as thin lines.
+        over: names the horizontal axis; any other than 'step' is logarithmic.
     """
     figure, axes = canvas.blank(*_PANEL)
     scale = canvas.y_axis(axes, metric)
@@ -138,9 +140,12 @@ def curves(
         above = axes.get_xaxis_transform()
         text = {'va': 'top', 'fontsize': 7.5, 'color': FAINT}
         axes.text(step, 0.98, f' {canvas.plain(phase)}', transform=above, **text)
-    axes.set_xlabel('step')
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(canvas.thousands))
+    axes.set_xlabel(over)
+    if over == 'step':
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(canvas.thousands))
+    else:
+        axes.set_xscale('log')
     if limits:
         axes.set_ylim(*(scale * limit for limit in limits))
     axes.set_title(canvas.plain(title), fontsize=9.5, color=INK, loc='left')

@@ -35,6 +35,7 @@ def build(record: Run | Study) -> dict[str, Any]:
         'selections': selections.section(record, question),
         'collapse': collapsed(record),
         'curves': panels.learning_curves(question),
+        'choices': panels.choices(question),
         'confusion': panels.confusions(question, winner),
         'pictures': panels.pictures(record),
         'facts': facts.of_record(record),

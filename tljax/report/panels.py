@@ -1,7 +1,7 @@
 """The sections of a report that hold pictures: which figures there are, with captions and alts."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ _MOST_PANELS = 6
 _MOST_FACETS = 4
 _MOST_CLASSES = 30  # up to which a confusion matrix is drawn
 _MOST_SPOKEN = 24  # numbers in an alt text
+_OVER_MEMBERS = 'Mean over members; bands reach from the lowest to the highest.'
 
 
 class Question(NamedTuple):
@@ -82,22 +83,12 @@ def _gain_figure(question: Question, rows: Sequence[Row], key: str) -> dict[str,
 
 def learning_curves(question: Question) -> dict[str, Any] | None:
     """One panel per value of the main axis, with all arms in it; a single run's losses too."""
-    axis, looks = question.axis, question.looks
-    held = [row for row in question.rows if axis in row]
-    values = list({wording.freeze(row[axis]): row[axis] for row in held}.values())
-    spread = np.linspace(0, len(values) - 1, _MOST_PANELS).round().astype(int)
-    shown = [values[i] for i in spread] if len(values) > _MOST_PANELS else values
-    curves = []
-    for value in shown or [None]:
-        lines = {
-            arm: facts.series(run, question.stream, question.metric, axis, value)
-            for arm, run in question.arms.items()
-        }
-        lines = {arm: line for arm, line in lines.items() if line}
-        title = wording.value_label(axis, value) if shown else ''
-        curves += [(title, question.metric, lines)] if lines else []
-    limits = _limits([line for _, _, lines in curves for line in lines.values()])
-    panels = [(*curve, limits) for curve in curves]
+    line = lambda run, axis, value: facts.series(run, question.stream, question.metric, axis, value)
+    shown, note = _lines_by_setting(question, line)
+    if all(max(steps) == 0 for _, lines in shown for steps, _ in lines.values()):
+        return None  # nothing but closed forms
+    limits = _limits([line for _, lines in shown for line in lines.values()])
+    panels = [(title, question.metric, lines, limits) for title, lines in shown]
     marks = {}
     if len(question.arms) == 1:
         (arm, run), *_ = question.arms.items()
@@ -106,15 +97,50 @@ def learning_curves(question: Question) -> dict[str, Any] | None:
         panels += [('training', name, {arm: line}, None) for name, line in losses]
     svgs = [
         _svg(
-            figures.curves(lines, looks, metric, title=title, limits=limits, marks=marks),
+            figures.curves(lines, question.looks, metric, title=title, limits=limits, marks=marks),
             *(f'{metric} against step, {title or question.score}', f'curve{i}'),
         )
         for i, (title, metric, lines, limits) in enumerate(panels)
     ]
-    hidden = len(values) - len(shown)
-    note = f' {hidden} of {len(values)} settings are not shown.' if hidden else ''
-    caption = f'Mean over members; bands reach from the lowest to the highest.{note}'
+    return {'panels': svgs, 'caption': _OVER_MEMBERS + note} if svgs else None
+
+
+def choices(question: Question) -> dict[str, Any] | None:
+    """Where strengths were chosen: the validation accuracy of each, a panel per main value."""
+    shown, note = _lines_by_setting(question, facts.choice)
+    limits = _limits([line for _, lines in shown for line in lines.values()])
+    svgs = [
+        _svg(
+            figures.curves(
+                lines, question.looks, 'accuracy', title=title, limits=limits, over='strength'
+            ),
+            *(f'validation accuracy against strength, {title}', f'choice{i}'),
+        )
+        for i, (title, lines) in enumerate(shown)
+    ]
+    caption = f'Accuracy on held-out training examples. {_OVER_MEMBERS}{note}'
     return {'panels': svgs, 'caption': caption} if svgs else None
+
+
+def _lines_by_setting(question: Question, line: Callable) -> tuple[list[tuple[str, dict]], str]:
+    """`line(run, axis, value)` of all arms for each value of the main axis that is shown.
+
+    Returns:
+      pairs of a title and {arm: line}, and a note of what is left out.
+    """
+    axis = question.axis
+    held = [row for row in question.rows if axis in row]
+    values = list({wording.freeze(row[axis]): row[axis] for row in held}.values())
+    spread = np.linspace(0, len(values) - 1, _MOST_PANELS).round().astype(int)
+    shown = [values[i] for i in spread] if len(values) > _MOST_PANELS else values
+    found = []
+    for value in shown or [None]:
+        lines = {arm: line(run, axis, value) for arm, run in question.arms.items()}
+        lines = {arm: one for arm, one in lines.items() if one}
+        title = wording.value_label(axis, value) if shown else ''
+        found += [(title, lines)] if lines else []
+    hidden = len(values) - len(shown)
+    return found, f' {hidden} of {len(values)} settings are not shown.' if hidden else ''
 
 
 def confusions(question: Question, winner: Row | None) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Regularisation chosen on a validation split: one compiled program over strengths and seeds."""
+"""Regularisation chosen on held-out examples: one compiled program over all strengths."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from tljax.shallow import Probe
 from tljax.shallow.linear import check_features, check_labels
-from tljax.types import Array
+from tljax.types import Array, Key
 
 
 class Examples(NamedTuple):
@@ -113,7 +113,7 @@ def _choose(probe: Probe, settings, grid, train: Examples, validation: Examples)
         model = solve(train.features, train.labels, grid, fitted)
         right = jnp.argmax(probe.logits(model, validation.features), axis=-1) == validation.labels
         curve = right.astype(jnp.float32) @ held / held.sum()
-        index = jnp.argmax(jnp.where(curve == curve.max(), grid, -jnp.inf))
+        index = _best(curve, grid)
         model = probe.pick(model, index)
         if refit:
             model = solve(both, labels, grid[index][None], jnp.concatenate(weights))
@@ -122,3 +122,66 @@ def _choose(probe: Probe, settings, grid, train: Examples, validation: Examples)
     # A batch of one would still trace every branch of the line search as a select of both sides.
     size = at_once if at_once > 1 else None
     return jax.lax.map(one, (train.weights, validation.weights), batch_size=size)
+
+
+def _best(curve: Array, grid: Array) -> Array:
+    """Where the curve is highest; of equally high places that of the largest strength."""
+    return jnp.argmax(jnp.where(curve == curve.max(), grid, -jnp.inf))
+
+
+def folds(labels: Array, weights: Array, key: Key, *, classes: int, count: int) -> Array:
+    """Each fold's held-out examples, drawn so that folds are alike in classes: [count, N] bool.
+
+    Every example of positive weight is held out by one fold, but for one that is the only one of
+    its class: no fold leaves a class without an example to fit.
+
+    Args:
+      labels: [N] int in [0, classes).
+      weights: [N]; examples of weight 0 are never held out.
+      key: of the draw.
+      classes: C.
+      count: how many folds, 2 or more.
+    """
+    group = jnp.where(weights > 0, labels, classes)
+    order = jnp.lexsort((jax.random.uniform(key, labels.shape), group))
+    sizes = jnp.bincount(group, length=classes + 1)
+    begins = jnp.cumsum(sizes) - sizes
+    place = jnp.arange(labels.shape[0]) - begins[group[order]]
+    rank = jnp.zeros_like(place).at[order].set(place)
+    # Classes begin at different folds, so that folds are alike in size too.
+    fold = jnp.where((group < classes) & (sizes[group] > 1), (rank + group) % count, -1)
+    return fold == jnp.arange(count)[:, None]
+
+
+def cross_validate(
+    probe: Probe, grid: Array, train: Examples, held: Array, *, classes: int, **options
+) -> Choice:
+    """Fits every strength without each fold, and the one that held-out examples choose with all.
+
+    The curve is the share, by weight, of held-out examples that are classified right. Of equally
+    accurate strengths the largest is kept. Nothing is checked: this is for compiled programs.
+
+    Args:
+      probe: one of `tljax.shallow.PROBES`.
+      grid: [R] strengths, over 0.
+      train: N examples of one seed, with weights [N].
+      held: [F, N] bool, see `folds`.
+      classes: C.
+      options: more keywords of `fit`.
+
+    Returns:
+      the choice of this one seed: strength [], index [], curve [R], model of that one strength.
+    """
+    grid = jnp.asarray(grid, jnp.float32)
+    solve = partial(probe.fit, train.features, train.labels, classes=classes, **options)
+
+    def one(out):
+        model = solve(grid, jnp.where(out, 0.0, train.weights))
+        right = jnp.argmax(probe.logits(model, train.features), axis=-1) == train.labels
+        share = jnp.where(out, train.weights, 0.0)
+        return right.astype(jnp.float32) @ share, share.sum()
+
+    right, total = (found.sum(axis=0) for found in jax.lax.map(one, held))
+    curve = right / total
+    index = _best(curve, grid)
+    return Choice(grid[index], index, curve, solve(grid[index][None], train.weights))

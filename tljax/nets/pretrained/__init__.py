@@ -18,8 +18,9 @@ import numpy as np
 
 from tljax import partition
 from tljax.nets.pretrained import files, mapping
+from tljax.nets.pretrained.architectures import described
 from tljax.nets.pretrained.layouts import layouts
-from tljax.nets.pretrained.location import declared_input, is_published, locate
+from tljax.nets.pretrained.location import KINDS, declared_input, is_published, locate
 from tljax.types import Mutable, Params
 
 
@@ -88,6 +89,23 @@ def read(
     found = {path: mapping.to_ours(path, arrays[wanted[path]]) for path in sorted(chosen)}
     found = {path: _fitted(spec, path, leaf, ours[path].shape) for path, leaf in found.items()}
     return tuple({path: found[path] for path in sorted(chosen & set(tree))} for tree in trees)
+
+
+def classifier(spec: str, net: nn.Module) -> dict[str, np.ndarray] | None:
+    """The source's own classifier: 'kernel' [D, Z] and 'bias' [Z], or None if it has none.
+
+    Args:
+      spec: names the weights; see `locate`.
+      net: the backbone that they are of.
+    """
+    arrays = files.read(locate(spec))
+    for rules in layouts(net):
+        wanted = {leaf: mapping.source_name(f'head/{leaf}', rules) for leaf in ('kernel', 'bias')}
+        if rules and all(name in arrays for name in wanted.values()):
+            return {
+                leaf: mapping.to_ours(f'head/{leaf}', arrays[name]) for leaf, name in wanted.items()
+            }
+    return None
 
 
 def export(path: Path | str, net: nn.Module, params: Params, mutable: Mutable) -> None:
@@ -184,4 +202,13 @@ def _fitted(spec: str, path: str, leaf: np.ndarray, shape: tuple[int, ...]) -> n
     return leaf
 
 
-__all__ = ['export', 'is_published', 'load', 'locate', 'read']
+__all__ = [
+    'KINDS',
+    'classifier',
+    'described',
+    'export',
+    'is_published',
+    'load',
+    'locate',
+    'read',
+]

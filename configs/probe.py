@@ -1,0 +1,50 @@
+"""Off-the-shelf features and a shallow classifier: any published weights, any data set.
+
+Paper: Razavian et al., 2014, "CNN features off-the-shelf", arXiv:1403.6382. All training images of
+DATA, ridge regression on the net's features, its strength by 5-fold cross-validation on them;
+tested on the full test split; five seeds, which draw the folds. The argument is
+WEIGHTS,DATA[,ELSEWHERE...][,NET]: ELSEWHERE are data sets of the same classes that are tested on
+whole, NET is the net as JSON, where the weights' name does not tell it.
+
+    python launch/train.py \
+        --config configs/probe.py:torchvision:ResNet18_Weights.IMAGENET1K_V1,folder:PATH \
+        --workdir runs/probe
+
+`--config.options.probe=logistic` (or svm, neighbours, nearest_mean, minibatch_logistic) is another
+classifier, `--config.endpoint=stage3` another layer, `--config.members.labels_per_class=5,10` takes
+few labels. Features are kept in `runs/features` for later runs on the same weights and images.
+
+Expected: TODO ± TODO.
+Time: TODO min on 2 CPU cores.
+"""
+
+import json
+
+from tljax import config
+from tljax.nets import pretrained
+
+
+def get_config(argument: str = 'torchvision:ResNet18_Weights.IMAGENET1K_V1,tfds:eurosat'):
+    """`argument` is WEIGHTS,DATA[,ELSEWHERE...][,NET]."""
+    names, brace, net = argument.partition(',{')
+    weights, *datasets = names.split(',')
+    if not datasets:
+        raise ValueError(f'{argument!r} is not WEIGHTS,DATA[,ELSEWHERE...][,NET as JSON]')
+    target, *elsewhere = datasets
+    c = config.default()
+    c.name = f'{config.label(target)}_probe'
+    c.title = c.description = f'{config.label(target)}, probe of {config.label(weights)}'
+    c.method = 'probe'
+    c.options.probe = 'ridge'
+    c.net = json.loads('{' + net) if brace else pretrained.described(weights)
+    c.init['from'] = weights
+    c.cache_prefix = True
+    c.features.root = 'runs/features'
+    c.data.streams.source = config.stream(target)
+    c.data.evaluate.test = config.held_out(target, split=config.test_split(target))
+    for one in elsewhere:
+        c.data.evaluate[config.label(one)] = config.held_out(one, split='all')
+    c.data.wrap = True  # nothing is drawn in batches
+    c.members.seed = (0, 1, 2, 3, 4)
+    c.block = 64
+    return c

@@ -1,0 +1,64 @@
+"""Which source? One target with few labels, fine-tuned from each of several sources.
+
+Task: 10 labels per class of TARGET, tested on its full test split; three seeds. Every source is a
+data set, on which the net is trained first, or published weights of the same net. The argument is
+TARGET,SOURCE+SOURCE..., and `launch/rank.py --study` tells which source the transferability scores
+would have chosen without any fine-tuning.
+
+    python launch/train.py --config configs/sources.py:tfds:fashion_mnist,SOURCE+SOURCE \
+        --workdir runs/sources
+    python launch/rank.py --study runs/sources
+
+Expected: TODO ± TODO
+Time: TODO min on 2 CPU cores.
+"""
+
+import re
+
+from tljax import config
+from tljax.nets import pretrained
+
+
+def get_config(argument: str = 'tfds:fashion_mnist,tfds:mnist+sklearn:digits'):
+    """`argument` is TARGET,SOURCE+SOURCE...: data sets or, as sources, weights of the net."""
+    target, _, sources = argument.partition(',')
+    if not target or not all(sources.split('+')):
+        raise ValueError(f'{argument!r} is not TARGET,SOURCE+SOURCE..., such as tfds:a,tfds:b')
+    c = config.default()
+    c.name = 'sources'
+    c.title = f'Which source for {target}?'
+    c.net = {'name': 'cifar_resnet', 'depth': 20}
+    c.hparams.rate = 0.02
+    c.optimizer.schedule = 'cosine'
+    c.data.streams.source = config.stream(target, batch=50, labels_per_class=10)
+    c.data.evaluate.test = config.held_out(target)
+    c.members.seed = (0, 1, 2)
+    c.steps = 200
+    c.compare.update(baseline='scratch', arms=('scratch',))
+    c.runs.scratch = {}
+    for source in sources.split('+'):
+        name = _name(source)
+        start = source if pretrained.is_published(source) else f'on_{name}'
+        if start != source:
+            c.runs[start] = _pretraining(source)
+        c.runs[name] = {'init': {'from': start, 'load': 'encoder'}}
+        c.compare.arms += (name,)
+    return c
+
+
+def _pretraining(source: str) -> dict:
+    return {
+        'members': {'seed': ()},
+        'steps': 500,
+        'hparams': {'rate': 0.1},
+        'data': {
+            'streams': {'source': {'dataset': source, 'batch': 64, 'labels_per_class': 0}},
+            'evaluate': {'test': {'dataset': source}},
+        },
+    }
+
+
+def _name(source: str) -> str:
+    """'tfds:mnist' -> 'mnist', 'folder:pacs/photo' -> 'photo', 'file:a/net-1.th' -> 'net_1'."""
+    last = re.split('[:/]', source.strip('/'))[-1]
+    return re.sub(r'\W+', '_', last.rpartition('.')[0] or last)

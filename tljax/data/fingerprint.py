@@ -1,0 +1,52 @@
+"""What a set of images is made of, so that nothing computed from it is used once it has changed."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tljax.data import tfds
+from tljax.data.sources import Source
+
+
+def of(spec: str, source: Source, data_dir: str | None = None) -> str:
+    """Changes whenever the files that a source was read from do: SHA-256 in hexadecimal digits.
+
+    An .npz file is read. Of folders of images and of TFDS's records, which may be huge, places,
+    sizes and the times of the last change stand for the contents; so a copy counts as another set.
+    Labels are always part of it.
+
+    Args:
+      spec: the string that `sources.load` made the source from.
+      source: what it made.
+      data_dir: as given to it.
+    """
+    kind, _, rest = spec.partition(':')
+    found = hashlib.sha256(source.labels.astype('<i4').tobytes())
+    if kind == 'npz':
+        with Path(rest).expanduser().open('rb') as file:
+            found.update(hashlib.file_digest(file, 'sha256').digest())
+    elif kind == 'sklearn':
+        import sklearn
+
+        found.update(sklearn.__version__.encode())
+    elif kind == 'tfds':
+        folder = tfds.find(rest, tfds.data_dir_or_default(data_dir))
+        found.update(_stats(sorted(folder.iterdir())))
+    else:
+        found.update(_stats(source.keys))
+    return found.hexdigest()
+
+
+def _stats(files: Iterable[Path | str]) -> bytes:
+    """Place, size and times of files, in order.
+
+    Not only the time of the last write: tools that unpack or synchronise set that one back.
+    """
+    lines = []
+    for file in files:
+        info = os.stat(file)
+        lines.append(
+            f'{os.path.realpath(file)} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}'
+        )
+    return '\n'.join(lines).encode('utf-8', 'surrogateescape')
