@@ -81,7 +81,7 @@ def evaluate(devices, count):
         held=held,
         method=method,
     )
-    scores = experiment.evaluator(prepared)(*values, method.phases[0])['test']
+    scores = experiment.evaluator(prepared)(*values, method.phases[0])[0]['test']
     return {name: scores[name] for name in ('count', 'confusion', 'accuracy')}
 
 

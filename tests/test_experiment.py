@@ -146,25 +146,6 @@ def test_fed_stream_equals_resident_one(tmp_path):
     assert fed['accuracy'] == resident['accuracy']
 
 
-@pytest.mark.parametrize(('selection', 'stream'), [('validation', 'val'), ('oracle', 'test')])
-def test_selection_keeps_the_best_step_of_each_member(tmp_path, selection, stream):
-    c = runs.run(selection=selection, steps=12, evaluate_every=2, members={'rate': (0.05, 0.6)})
-    c.data.streams.source.split = 'train[:50%]'
-    val = configs.held_out(runs.DIGITS, split='train[50%:]', classes=runs.NEW)
-    c.data.evaluate.val = val
-    found = experiment.run(c, tmp_path)
-    lines = runs.lines(tmp_path)
-    curve = np.array([line[stream]['accuracy'] for line in lines])  # [T, M]
-    best = curve.argmax(axis=0)  # the first, where several are equal
-    assert found['step'] == [lines[t]['step'] for t in best]
-    for member, t in enumerate(best):
-        for name in ('val', 'test'):
-            expected = lines[t][name]['accuracy'][member]
-            assert found['scores'][name]['accuracy'][member] == expected
-    assert ('oracle' in found['protocol']) == (selection == 'oracle')
-    assert found['selection'] == selection
-
-
 def test_last_step_is_what_it_says(tmp_path):
     found = experiment.run(runs.run(steps=7, evaluate_every=3), tmp_path)
     assert found['step'] == [7]

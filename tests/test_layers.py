@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ('types', 'sampling', 'wording', 'workdir', 'console', 'board'),
     ('partition', 'sharding', 'checkpoints', 'config', 'kernels', 'store'),
-    ('losses', 'nets', 'data', 'shallow', 'optimizers', 'trunk', 'verdict'),
+    ('losses', 'nets', 'data', 'shallow', 'optimizers', 'trunk', 'verdict', 'tables'),
     ('evaluation',),
+    ('selection', 'collapse'),
     ('methods', 'train', 'report'),
     ('initial', 'program'),
     ('features',),

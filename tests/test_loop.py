@@ -298,6 +298,22 @@ def test_each_member_keeps_its_best_step(tmp_path, stop_at, one_step_a_call):
     np.testing.assert_array_equal(found.saved['model/params/a/w'], [8, 8])
 
 
+def test_earlier_phases_are_not_chosen_from(tmp_path):
+    """However well they score: what they leave is not yet what the method predicts with."""
+    early, late = (limited(4).phases[0]._replace(name=name) for name in ('early', 'late'))
+    found = toys.fit(
+        tmp_path,
+        toys.game((early, late), a=0),
+        of=toys.members(0, 1, limit=99),
+        evaluate=lambda params, mutable, phase: {'low': (-np.asarray(params['a']['w'])).tolist()},
+        evaluate_every=2,
+        score=lambda scores: np.asarray(scores['low']),
+    )
+    assert [line['step'] for line in found.lines] == [2, 4, 6, 8]
+    np.testing.assert_array_equal(found.fitted.step, [6, 6])
+    np.testing.assert_array_equal(found.fitted.params['a']['w'], [6, 6])
+
+
 def test_without_a_score_the_last_step_is_kept(tmp_path):
     found = toys.fit(tmp_path, limited(8), of=toys.members(0, 1, limit=99))
     np.testing.assert_array_equal(found.fitted.step, [8, 8])

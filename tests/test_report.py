@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tljax import report, verdict
+from tljax import report, selection, verdict
 from tljax.report import canvas, figures, page, records
 from tljax.report.headline import headline
 
@@ -368,3 +368,75 @@ def test_confusion_shows_shares_of_the_true_class():
 def test_more_arms_than_colours_stay_apart():
     looks = canvas.styles([f'arm{i}' for i in range(14)] + ['base'], 'base')
     assert len({(look.colour, look.marker, str(look.line)) for look in looks.values()}) == 15
+
+
+def adapted(path, **changes):
+    """A study with a ceiling, and what every selection of its arms chose."""
+    members, arms = [{'seed': s} for s in range(3)], {}
+    for name, gain in (('source_only', 0.0), ('dann', 0.1), ('oracle', 0.3)):
+        values = {
+            selected: [0.6 + 0.01 * s + gain * share + 0.001 * (s == 1) for s in range(3)]
+            for selected, share in (('last', 0.9), ('entropy', 1.0), ('oracle', 1.1))
+        }
+        table = {
+            selected: {'step': [100, 200, 200], 'accuracy': accuracy}
+            for selected, accuracy in values.items()
+        }
+        warnings = ['the discriminator was at chance'] if name == 'dann' else []
+        arms[name] = run(
+            path / name, name, members, values['entropy'],
+            selection='entropy', selections=table, warnings=warnings,
+        )  # fmt: skip
+    options = {'ceiling': 'oracle'}
+    results = {
+        **{'name': 'digits', 'title': 'one → other', 'baseline': 'source_only', **options},
+        **{'arms': list(arms), 'selection': 'entropy', 'stream': 'test', 'metric': 'accuracy'},
+        'comparison': verdict.compare(arms, 'source_only', **options),
+        'selections': selection.compare(arms, 'source_only', 'entropy', **options),
+    } | changes
+    (path / 'results.json').write_text(json.dumps(results))
+    return arms
+
+
+def test_a_ceiling_is_shown_and_wins_nothing(tmp_path):
+    adapted(tmp_path)
+    found = page.build(records.load(tmp_path))
+    assert found['headline'] == 'Dann helps: +10.0 ± 0.0 points over source only.'
+    assert [item['text'] for item in found['sentences']] == [
+        'Oracle is the ceiling: +20.0 ± 0.0 points over dann.'
+    ]
+    cells = found['table']['lines'][0]['cells']
+    assert [cell['verdict'] for cell in cells] == ['', 'helps', '']
+    assert [cell['star'] for cell in cells] == [False, True, False]
+    assert [cell['gap'] for cell in cells] == ['30.0 ± 0.0', '20.0 ± 0.0', '']
+    text = Page(read(tmp_path)).text
+    assert 'oracle (ceiling)' in text
+    assert 'gap to oracle: 20.0 ± 0.0' in text
+
+
+def test_selections_stand_side_by_side(tmp_path):
+    adapted(tmp_path)
+    found = page.build(records.load(tmp_path))['selections']
+    assert found['names'] == ['last step', 'entropy ✓', 'oracle (looks at test labels)']
+    assert [line['label'] for line in found['lines']] == ['source only', 'dann', 'oracle']
+    cells = found['lines'][1]['cells']
+    assert [cell['score'].split()[0] for cell in cells] == ['70.0', '71.0', '72.0']
+    assert [cell['verdict'] for cell in cells] == ['helps'] * 3
+    assert {cell['steps'] for cell in cells} == {'steps 100 to 200'}
+    html = read(tmp_path)
+    assert 'Which step is kept' in Page(html).text
+    assert 'Which step is kept' in Page(read(tmp_path / 'dann')).text
+
+
+def test_no_selections_where_none_could_be_made_without_labels(tmp_path):
+    table = {name: {'step': [1] * 9, 'accuracy': [0.5] * 9} for name in ('last', 'oracle')}
+    run(tmp_path, selections=table)
+    assert 'Which step is kept' not in read(tmp_path)
+
+
+def test_collapse_is_told_on_the_page(tmp_path):
+    adapted(tmp_path)
+    assert 'Dann: the discriminator was at chance' in Page(read(tmp_path)).text
+    text = Page(read(tmp_path / 'dann')).text
+    assert 'Collapse The discriminator was at chance' in text
+    assert 'Collapse' not in Page(read(tmp_path / 'oracle')).text

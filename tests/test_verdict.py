@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from tljax import verdict, wording
+from tljax import tables, verdict, wording
 
 
 def results(members, values, stream='test', metric='accuracy'):
@@ -184,7 +184,7 @@ def test_summarise_needs_no_baseline():
 
 def test_table_shows_negative_transfer_and_the_best():
     arms = {'scratch': seeds([0.5, 0.6, 0.7]), 'frozen[x]': seeds([0.39, 0.5, 0.58])}
-    text = text_of(verdict.format_table(verdict.compare(arms, 'scratch')))
+    text = text_of(tables.verdicts(verdict.compare(arms, 'scratch')))
     assert 'scratch ★' in text and 'frozen[x]' in text
     assert '▼ hurts' in text and 'negative transfer' in text
     assert '60.0 ± 24.8' in text and '−11.0 ± 2.5' in text
@@ -204,3 +204,32 @@ def test_table_shows_negative_transfer_and_the_best():
 )
 def test_numbers_for_people(value, metric, signed, text):
     assert wording.amount(value, metric, signed=signed) == text
+
+
+def test_the_gap_to_a_ceiling_is_paired():
+    arms = {'base': seeds([0.5, 0.6]), 'arm': seeds([0.6, 0.9]), 'top': seeds([0.8, 0.95])}
+    rows = {row['arm']: row for row in verdict.compare(arms, 'base', ceiling='top')}
+    assert [row['verdict'] for row in rows.values()] == ['baseline', 'neutral', 'ceiling']
+    assert rows['arm']['gap_mean'] == pytest.approx(0.125)  # of 0.2 and 0.05
+    assert rows['arm']['gap_ci95'] == pytest.approx(12.7062 * 0.15 / 2, rel=1e-4)
+    assert rows['base']['gap_mean'] == pytest.approx(0.325)
+    assert 'gap_mean' not in rows['top']
+    assert rows['top']['delta_mean'] == pytest.approx(0.325)
+    assert wording.axes_of(rows.values()) == []
+    assert wording.best(list(rows.values()))['arm'] == 'arm'
+    text = text_of(tables.verdicts(list(rows.values())))
+    assert 'arm ★' in text and 'ceiling' in text and '12.5 ± 95.3' in text
+
+
+def test_a_ceiling_is_one_of_the_arms():
+    with pytest.raises(ValueError, match=r"No arm is named 'tip'\. Did you mean 'top'\?"):
+        verdict.compare({'base': seeds([0.5]), 'top': seeds([0.6])}, 'base', ceiling='tip')
+
+
+def test_selections_in_the_terminal():
+    arms = {'base': seeds([0.5, 0.6, 0.7]), 'arm': seeds([0.6, 0.71, 0.8])}
+    rows = verdict.compare(arms, 'base')
+    columns = dict.fromkeys(('last', 'entropy', 'source_validation', 'oracle'), rows)
+    text = text_of(tables.selections(columns))
+    assert 'entropy' in text and 'source validation' not in text
+    assert text.count('▲') == 3

@@ -74,15 +74,18 @@ def default() -> ConfigDict:
     c.evaluate_every = 0  # steps; 0: at the end
     c.save_every = 0  # steps between checkpoints beside those at evaluations
     c.block = 500  # examples a block in evaluation
-    c.selection = 'last'  # last, validation (a stream 'val'), or oracle (looks at the test stream)
+    # Which step to keep: last, or by a row of tljax.selection.SELECTORS. Those without labels of
+    # the target need held out streams: 'val' (of the source), 'target' (unlabelled), or both.
+    c.selection = 'last'
 
     c.sharding = {'devices': 0, 'parameters': 'replicated'}  # 0: all; replicated or fsdp
     c.tensorboard = False
 
     # A study is several runs over this one: name -> what differs. The arms are compared with
-    # the one that is the `baseline`.
+    # the one that is the `baseline`; the `ceiling`, if any, is the arm that no other is expected to
+    # reach, because it knows more, and that none is judged by.
     c.runs = ConfigDict()
-    c.compare = {'baseline': '', 'arms': (), 'stream': 'test', 'metric': 'accuracy'}
+    c.compare = {'baseline': '', 'ceiling': '', 'arms': (), 'stream': 'test', 'metric': 'accuracy'}
     return c
 
 
@@ -103,8 +106,17 @@ def stream(dataset: str = '', **options) -> dict:
 
 
 def held_out(dataset: str = '', **options) -> dict:
-    """A stream to evaluate on, whole and in order."""
-    return _checked({'dataset': dataset, 'split': 'test', 'classes': ()}, options)
+    """A stream to evaluate on, in order; no label of it is looked at unless it is `labelled`."""
+    return _checked(
+        {
+            'dataset': dataset,
+            'split': 'test',
+            'classes': (),
+            'labelled': True,
+            'most': 0,  # examples, evenly spaced over the split; 0: all
+        },
+        options,
+    )
 
 
 def test_split(dataset: str) -> str:

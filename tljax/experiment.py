@@ -3,7 +3,7 @@
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -11,37 +11,42 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tljax import loop, sharding, train, trunk, workdir
+from tljax import collapse, loop, selection, sharding, train, trunk, workdir
 from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
 from tljax.data import streams as data
 from tljax.evaluation import classification
 from tljax.nets import pretrained
-from tljax.prepare import SELECTIONS, Prepared, prepare
+from tljax.prepare import Prepared, prepare
 from tljax.types import Method
 from tljax.workdir import MetricsFile, read_json, write_json
 
 
-def evaluator(prepared: Prepared) -> Callable:
-    """`evaluate(params, mutable, phase) -> {stream: scores}`, compiled once a stream."""
+def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
+    """`evaluate(params, mutable, phase) -> (scores, judged)`, compiled once a stream.
+
+    The first has the scores of every labelled stream, the second what is known of each example,
+    with the outputs that these selectors read.
+    """
     mesh, classes = prepared.options.mesh, len(prepared.spec.classes)
     place = partial(jax.device_put, device=sharding.batch(mesh))
     lift = partial(train.lift, members=len(prepared.members.table), how=prepared.options.lifting)
     compiled: dict = {}
 
     def evaluate(params, mutable, phase):
-        predict, found = phase.predict or prepared.method.predict, {}
+        predict, found, judged = phase.predict or prepared.method.predict, {}, {}
         for name, stream in prepared.held.items():
             if (name, predict) not in compiled:
-                judge = classification.judge(predict)
+                judge = classification.judge(predict, selection.outputs_read(selectors, name))
                 size = prepared.config.block
                 compiled[name, predict] = data.over_blocks(
                     judge, stream, lift, size, mesh.size, place
                 )
-            judged = compiled[name, predict]((params, mutable))
-            found[name] = classification.scores(judged, classes)
-        return found
+            judged[name] = compiled[name, predict]((params, mutable))
+            if stream.labelled:
+                found[name] = classification.scores(judged[name], classes)
+        return found, judged
 
     return evaluate
 
@@ -78,7 +83,8 @@ def run(config, directory: Path, command: str = '') -> dict:
             trunk.write(directory, prepared.trunk)
         setup = time.perf_counter() - begun
         fitted, scores = _fit(prepared, directory)
-        results = describe(prepared, fitted, scores, command) | {
+        lines = workdir.read_lines(directory / 'metrics.jsonl')
+        results = describe(prepared, fitted, scores, lines, command) | {
             'seconds': {
                 'setup': round(setup, 2),
                 'train': round(fitted.seconds, 2),
@@ -86,6 +92,8 @@ def run(config, directory: Path, command: str = '') -> dict:
             }
         }
         write_json(directory / 'results.json', results)
+        for warning in results['warnings']:
+            say(f'{config.name}: warning: {warning}')
     return results
 
 
@@ -106,13 +114,18 @@ def identity(config, source: Mapping | None = None) -> dict:
 
 def _fit(prepared: Prepared, directory: Path):
     """Fits and evaluates; until everything is on disk, SIGTERM is only noted."""
-    config, evaluate = prepared.config, evaluator(prepared)
-    stream, latest = SELECTIONS[config.selection], {}
+    config, members, latest = prepared.config, prepared.members.table, {}
+    labelled = {name: stream.labelled for name, stream in prepared.held.items()}
+    selectors = selection.possible(labelled)
+    evaluate = evaluator(prepared, selectors)
+    select = config.selection if config.selection != selection.LAST else ''
 
     def scored(params, mutable, phase):
+        found, judged = evaluate(params, mutable, phase)
         latest.clear()
-        latest.update(evaluate(params, mutable, phase))
-        return brief(latest)
+        latest.update(found)
+        values = selection.scores(selectors, judged, found, len(members))
+        return brief(found) | {'selection': values}
 
     with ExitStack() as stack:
         stopping = stack.enter_context(_terminated())
@@ -126,14 +139,14 @@ def _fit(prepared: Prepared, directory: Path):
         recorders = [metrics.append, show.evaluated]
         if config.tensorboard:
             start = meta['step'] + 1 if meta else 0
-            board = Board(directory / 'tensorboard', prepared.members.table, start)
+            board = Board(directory / 'tensorboard', members, start)
             recorders.append(stack.enter_context(closing(board)).append)
         calls = loop.Calls(
             evaluate=scored,
             record=lambda line: [record(line) for record in recorders],
             progress=show.step,
             stopping=stopping,
-            score=(lambda s: np.asarray(s[stream]['accuracy'])) if stream else None,
+            score=(lambda s: selection.ranked(s['selection'][select])) if select else None,
         )
         fitted = loop.fit(
             prepared.method,
@@ -144,8 +157,8 @@ def _fit(prepared: Prepared, directory: Path):
             prepared.options,
             calls,
         )
-    if stream or not latest:  # the selected state is not the last one evaluated
-        latest = evaluate(fitted.params, fitted.mutable, prepared.method.phases[-1])
+    if select or not latest:  # the selected state is not the last one evaluated
+        latest, _ = evaluate(fitted.params, fitted.mutable, prepared.method.phases[-1])
     return fitted, latest
 
 
@@ -160,21 +173,26 @@ def _terminated() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def describe(prepared: Prepared, fitted: loop.Fitted, scores: Mapping, command: str) -> dict:
+def describe(
+    prepared: Prepared, fitted: loop.Fitted, scores: Mapping, lines: Sequence[Mapping], command: str
+) -> dict:
     """results.json: final numbers, with everything needed to say what they are of."""
-    config = prepared.config
+    config, members = prepared.config, prepared.members.table
     return {
         'name': config.name,
         'description': config.description,
         'method': config.method,
+        'sets': sets(prepared),
         'protocol': protocol(prepared),
         'command': command,
-        'members': list(prepared.members.table),
+        'members': list(members),
         'image': list(prepared.spec.image),
         'classes': list(prepared.spec.classes),
         'selection': config.selection,
         'step': np.asarray(fitted.step).tolist(),
         'scores': scores,
+        'selections': selection.chosen(lines, len(members)),
+        'warnings': collapse.warnings(lines, members),
         **outcome(prepared.method, fitted),
         'parameters': prepared.table,
         'environment': {
@@ -194,22 +212,33 @@ def outcome(method: Method, fitted: loop.Fitted) -> dict[str, dict]:
     return {'outcome': jax.tree.map(lambda x: np.asarray(x).tolist(), dict(found))}
 
 
+def sets(prepared: Prepared) -> str:
+    """'full' where whole splits are trained and tested on, else 'sampled'."""
+    data = prepared.config.data
+    splits = [stream.split for stream in data.streams.values()]
+    splits += [held.split for name, held in data.evaluate.items() if name == 'test']
+    cut = any('[' in split for split in splits)
+    few = any((s.count < len(s.source.labels)).any() for s in prepared.streams.values())
+    return 'sampled' if cut or few else 'full'
+
+
 def protocol(prepared: Prepared) -> str:
     """One sentence: trained on what, tested on what, selected how."""
     trained = ', '.join(
         f'{name}: {s.source.name}, {_span(s.count)} examples'
         for name, s in prepared.streams.items()
     )
-    held = ', '.join(
-        f'{name}: {s.source.name}, all {len(s.source.labels)} examples'
-        for name, s in prepared.held.items()
-    )
-    chosen = {
-        'last': 'last step',
-        'validation': "best step on stream 'val'",
-        'oracle': 'oracle: best step on the test stream itself',
-    }[prepared.config.selection]
-    return f'Trained on {trained}. Evaluated on {held}. Reported: {chosen}.'
+    held = ', '.join(_held(name, s, prepared.config) for name, s in prepared.held.items())
+    select = prepared.config.selection
+    words = 'last step' if select == selection.LAST else selection.SELECTORS[select].words
+    return f'Trained on {trained}. Evaluated on {held}. Reported: {words}.'
+
+
+def _held(name: str, stream: data.Stream, config) -> str:
+    count, most = len(stream.source.labels), config.data.evaluate[name].most
+    amount = f'all {count} examples' if count != most else f'{count} evenly spaced examples'
+    labels = '' if stream.labelled else ' without labels'
+    return f'{name}: {stream.source.name}, {amount}{labels}'
 
 
 def _span(count: np.ndarray) -> str:

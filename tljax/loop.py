@@ -29,7 +29,9 @@ class Calls(NamedTuple):
     record: Callable[[dict], None]  # a line of metrics
     progress: Callable[[int, dict], None] = lambda step, info: None
     stopping: Callable[[], bool] = lambda: False
-    score: Callable[[dict], np.ndarray] | None = None  # [M], higher is better; None: last step
+    # [M], higher is better; None: last step. Asked in the last phase only: what earlier ones leave
+    # is not yet what the method predicts with.
+    score: Callable[[dict], np.ndarray] | None = None
 
 
 class Stopped(Exception):
@@ -149,7 +151,7 @@ class _Run:
         line = {'step': self.step, 'phase': program.phase.name, 'seconds': round(self.seconds, 3)}
         self.calls.record(line | {'train': tally} | scores)
         self.recorded, self.lines = self.step, self.lines + 1
-        if self.calls.score:
+        if self.calls.score and self.phase == len(self.ends) - 1:
             self.best = _better(self.best, state, jnp.asarray(self.calls.score(scores)), self.step)
         state = program.cleared(state.params, state.mutable, state.optimizers)
         self.save(state)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from tljax import initial, workdir
+from tljax import initial, selection, workdir
 from tljax.config import tuples
 from tljax.data import decode, folder
 from tljax.prepare import build_method, pixels_of
@@ -43,7 +43,7 @@ def load(run: Path, member: int | None = None) -> Model:
 
     Args:
       run: its directory.
-      member: its number in results.json; None: `best_supplied`.
+      member: its number in results.json; None: `selection.best_member`.
 
     Raises:
       ValueError: there is no finished run, or no such member.
@@ -51,7 +51,7 @@ def load(run: Path, member: int | None = None) -> Model:
     run = Path(run)
     results = _results(run)
     members = results['members']
-    chosen = best_supplied(members) if member is None else member
+    chosen = selection.best_member(results) if member is None else member
     if not 0 <= chosen < len(members):
         raise ValueError(f'--member {chosen}: {run} has the members 0..{len(members) - 1}')
     config = config_of(run)
@@ -81,12 +81,6 @@ def config_of(run: Path | str) -> ConfigDict:
     whole = workdir.read_json(Path(run) / 'config.json')
     whole.pop('start', None)  # what the run starts from is no key of a config
     return ConfigDict(tuples(whole))
-
-
-def best_supplied(members: Sequence[Mapping]) -> int:
-    """The first member with the most labels per class."""
-    labels = [member.get('labels_per_class', 0) for member in members]
-    return labels.index(max(labels))
 
 
 def _results(run: Path) -> dict:

@@ -18,6 +18,7 @@ from tljax import (
     partition,
     prefix,
     sampling,
+    selection,
     sharding,
     train,
     trunk,
@@ -30,9 +31,6 @@ from tljax.program import Options
 from tljax.train import Members
 from tljax.trunk import Trunk
 from tljax.types import Method, PyTree, Spec, unknown
-
-# selection -> the evaluation stream whose accuracy chooses the step; None: the last step
-SELECTIONS = {'last': None, 'validation': 'val', 'oracle': 'test'}
 
 
 class Prepared(NamedTuple):
@@ -143,20 +141,23 @@ def check_choices(config) -> None:
     """
     for kind, name, known in (
         ('method', config.method, methods.METHODS),
-        ('selection', config.selection, SELECTIONS),
+        ('selection', config.selection, selection.CHOICES),
         ('lifting', config.lifting, ('auto', 'vmap', 'map')),
         ('sharding.parameters', config.sharding.parameters, ('replicated', 'fsdp')),
     ):
         if name not in known:
             raise unknown(kind, name, known)
-    stream = SELECTIONS[config.selection]
-    if stream and stream not in config.data.evaluate:
-        raise ValueError(f'selection={config.selection} needs data.evaluate.{stream}')
+    labelled = {name: stream.labelled for name, stream in config.data.evaluate.items()}
+    if stream := selection.lacking(config.selection, labelled):
+        lacks = ', labelled' if stream in labelled else ''
+        raise ValueError(f'selection={config.selection} needs data.evaluate.{stream}{lacks}')
     least = {('steps',): 0, ('evaluate_every',): 0, ('save_every',): 0, ('block',): 1}
     least |= {('sharding', 'devices'): 0, ('data', 'workers'): 0, ('data', 'resident_mb'): 0}
     for name in config.data.streams:
         least['data', 'streams', name, 'batch'] = 1
         least['data', 'streams', name, 'labels_per_class'] = 0
+    for name in config.data.evaluate:
+        least['data', 'evaluate', name, 'most'] = 0
     for path, low in least.items():
         value = reduce(lambda tree, key: tree[key], path, config)
         if value < low:
@@ -260,11 +261,14 @@ def training_streams(config, members: Members) -> dict[str, data.Stream]:
 
 
 def held_out_streams(config, members: Members) -> dict[str, data.Stream]:
-    """The streams to evaluate on: all of them, in order, the same for every member."""
+    """The streams to evaluate on: whole or a fixed part, in order, the same for every member."""
     streams, none = {}, [0] * len(members.table)
     for name, wanted in config.data.evaluate.items():
         source = _load(config, name, wanted)
-        streams[name] = data.Stream(name, source, *data.select(source, none, none), config.block)
+        if wanted.most:
+            source = sources.thinned(source, wanted.most)
+        order, count = data.select(source, none, none)
+        streams[name] = data.Stream(name, source, order, count, config.block, wanted.labelled)
     return streams
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tljax import config as configs
-from tljax import experiment, report, verdict, workdir
+from tljax import experiment, report, selection, tables, verdict, workdir
 from tljax.console import CONSOLE, say
 from tljax.evaluation.classification import LOWER_IS_BETTER, METRICS
 from tljax.prepare import check_choices, members_of
@@ -39,27 +39,42 @@ def _study(config, directory: Path, command: str) -> dict:
         arms[name] = experiment.run(one, directory / name, command)
         workdir.claim(directory, config.to_dict())
         say(f'{name}: {_summary(arms[name])}')
+    results = _compared(config, arms, command)
+    workdir.write_json(directory / 'results.json', results)
+    lower, metric = results['lower_is_better'], compare.metric
+    CONSOLE.print(tables.verdicts(results['comparison'], metric, lower_is_better=lower))
+    if results['selections']:
+        CONSOLE.print(tables.selections(results['selections'], metric))
+    return results
+
+
+def _compared(config, arms: Mapping[str, Mapping], command: str) -> dict:
+    """results.json of a study, from those of its runs."""
+    compare = config.compare
     compared = {name: arms[name] for name in compare.arms}
     lower = compare.metric in LOWER_IS_BETTER
-    rows = verdict.compare(
-        compared, compare.baseline, compare.stream, compare.metric, lower_is_better=lower
-    )
-    results = {
+    options = {'lower_is_better': lower, 'ceiling': compare.ceiling}
+    rows = verdict.compare(compared, compare.baseline, compare.stream, compare.metric, **options)
+    selections = {}
+    if compare.stream == 'test':  # where the chosen steps are scored
+        chosen = (compared, compare.baseline, config.selection, compare.metric)
+        selections = selection.compare(*chosen, **options)
+    return {
         'name': config.name,
         'title': config.title or config.name,
         'description': config.description,
         'command': command,
         'baseline': compare.baseline,
+        'ceiling': compare.ceiling,
         'arms': list(compare.arms),
         'supporting': [name for name in config.runs if name not in compare.arms],
         'stream': compare.stream,
         'metric': compare.metric,
         'lower_is_better': lower,
         'comparison': rows,
+        'selection': config.selection,
+        'selections': selections,
     }
-    workdir.write_json(directory / 'results.json', results)
-    CONSOLE.print(verdict.format_table(rows, compare.metric, lower_is_better=lower))
-    return results
 
 
 def _check(compare, runs: Mapping[str, Any]) -> None:
@@ -69,10 +84,11 @@ def _check(compare, runs: Mapping[str, Any]) -> None:
         check_choices(one)
         members = members_of(one).table
         scores = dict.fromkeys(METRICS, [0.0] * len(members))
-        evaluated = dict.fromkeys(one.data.evaluate, scores)
+        labelled = [stream for stream, held in one.data.evaluate.items() if held.labelled]
+        evaluated = dict.fromkeys(labelled, scores)
         trial[name] = {'members': members, 'scores': evaluated}
     arms = {name: trial[name] for name in compare.arms}
-    verdict.compare(arms, compare.baseline, compare.stream, compare.metric)
+    verdict.compare(arms, compare.baseline, compare.stream, compare.metric, ceiling=compare.ceiling)
 
 
 def _in_order(config) -> dict[str, Any]:

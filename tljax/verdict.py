@@ -11,15 +11,11 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.markup import escape
-from rich.table import Table
 from scipy import stats
 
-from tljax import wording
-from tljax.wording import COLUMNS, MARKS, Row, axes_of, freeze
+from tljax.wording import COLUMNS, Row, axes_of, freeze
 
 SEED = 'seed'
-_COLOURS = {'helps': 'green', 'hurts': 'bold red', 'neutral': 'dim', 'unclear': 'yellow'}
 _ROUNDING = 1e-12  # differences below this share of the values are float noise, not effects
 
 
@@ -67,6 +63,7 @@ def compare(
     metric: str = 'accuracy',
     *,
     lower_is_better: bool = False,
+    ceiling: str = '',
 ) -> list[Row]:
     """Compares every arm with the baseline, one row per arm and setting.
 
@@ -86,6 +83,9 @@ def compare(
         stream: evaluation stream.
         metric: a score with one number per member.
         lower_is_better: for losses and error rates.
+        ceiling: an arm that knows more than the others, such as one trained on the target's labels:
+            its rows carry the verdict `ceiling`, and those of all others the paired difference
+            ceiling_i - arm_i as `gap_mean` and `gap_ci95`.
 
     Returns:
         Rows of `COLUMNS` and one key per axis, ordered by setting, then by arm. `n` counts the
@@ -96,8 +96,9 @@ def compare(
         >>> compare({'scratch': a, 'fine_tuned': b}, baseline='scratch')[1]['verdict']
         'helps'
     """
-    if baseline not in arms:
-        raise ValueError(f'No arm is named {baseline!r}.{_near(baseline, arms)}')
+    for named in filter(None, (baseline, ceiling)):
+        if named not in arms:
+            raise ValueError(f'No arm is named {named!r}.{_near(named, arms)}')
     members = {name: _members(name, arm, stream, metric) for name, arm in arms.items()}
     rows = []
     for name in arms:
@@ -112,6 +113,10 @@ def compare(
             row |= {'verdict': 'baseline', 'reason': None} if name == baseline else {}
             if name != baseline:
                 row |= _judge(group, row, lower_is_better)
+            if name == ceiling:
+                row |= {'verdict': 'ceiling', 'reason': None}
+            elif ceiling:
+                row |= _gap(_join([pair.member for pair in group], members[ceiling]))
             rows.append(row)
     return sorted(rows, key=_by_setting(rows))
 
@@ -124,42 +129,6 @@ def summarise(
     pairs = [_Pair(member, None, _setting(member.axes)) for member in members]
     rows = [_row(name, group) | {'verdict': None, 'reason': None} for group in _groups(pairs)]
     return sorted(rows, key=_by_setting(rows))
-
-
-def format_table(
-    rows: Sequence[Row], metric: str = 'accuracy', *, lower_is_better: bool = False
-) -> Table:
-    """Lays rows out for the terminal: mean ± 95 %, difference and verdict; ★ marks the best arm."""
-    axes = axes_of(rows)
-    unit = ' %' if wording.in_per_cent(metric) else ''
-    baseline = next((row['arm'] for row in rows if row['verdict'] == 'baseline'), 'baseline')
-    hurt = any(row['verdict'] == 'hurts' for row in rows)
-    caption = 'mean ± 95 % interval over seeds' + ('; ▼ is negative transfer' if hurt else '')
-    table = Table(caption=caption)
-    for axis in axes:
-        table.add_column(axis, justify='right')
-    table.add_column('arm')
-    table.add_column(f'{metric}{unit}', justify='right')
-    table.add_column('n', justify='right')
-    table.add_column(f'against {baseline}', justify='right')
-    table.add_column('verdict')
-    for group in wording.by_setting(rows).values():
-        winner = wording.best(group, lower_is_better=lower_is_better)
-        for row in group:
-            star = ' ★' if row is winner and len(group) > 1 else ''
-            cells = ['' if row.get(axis) is None else escape(str(row[axis])) for axis in axes]
-            table.add_row(
-                *cells,
-                f'[bold]{escape(row["arm"])}{star}[/]' if star else escape(row['arm']),
-                wording.plus_minus(row['mean'], row['ci95'], metric),
-                str(row['n']) + (f' [red]({row["failed"]} failed)[/]' if row['failed'] else ''),
-                wording.plus_minus(row['delta_mean'], row['delta_ci95'], metric, signed=True)
-                if row['verdict'] not in ('baseline', None)
-                else '',
-                _coloured(row),
-                end_section=row is group[-1],
-            )
-    return table
 
 
 def _members(name: str, results: Mapping, stream: str, metric: str) -> list[_Member]:
@@ -244,6 +213,13 @@ def _judge(group: list[_Pair], row: Row, lower_is_better: bool) -> Row:
     return judged | {'verdict': 'unclear', 'reason': reason}
 
 
+def _gap(pairs: list[_Pair]) -> Row:
+    """How far the members are below the ceiling, over those that have a finite twin there."""
+    found = [pair.twin.value - pair.member.value for pair in pairs if pair.twin]
+    mean, _, half = interval([gap for gap in found if math.isfinite(gap)])
+    return {'gap_mean': mean, 'gap_ci95': half}
+
+
 def _verdict(mean: float, half: float, row: Row, lower_is_better: bool) -> str:
     gain = -mean if lower_is_better else mean
     noise = _ROUNDING * max(1.0, abs(row['mean']))
@@ -283,11 +259,3 @@ def _span(members: list[_Member]) -> str:
             values.setdefault(axis, {})[freeze(value)] = value
     parts = [f'{axis} {", ".join(map(str, seen.values()))}' for axis, seen in values.items()]
     return '; '.join(parts) or 'a member without axes'
-
-
-def _coloured(row: Row) -> str:
-    word = row['verdict']
-    if word not in _COLOURS:
-        return word or ''
-    note = f' ({escape(row["reason"])})' if row['reason'] else ''
-    return f'[{_COLOURS[word]}]{MARKS[word]} {word}{note}[/]'

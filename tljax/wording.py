@@ -14,8 +14,10 @@ Row = dict[str, Any]
 COLUMNS = (
     *('arm', 'n', 'failed', 'mean', 'std', 'ci95'),
     *('pairs', 'delta_mean', 'delta_std', 'delta_ci95', 'verdict', 'reason'),
+    *('gap_mean', 'gap_ci95'),
 )
-MARKS = {'helps': '▲', 'hurts': '▼', 'neutral': '≈', 'unclear': '?', 'baseline': '', None: ''}
+UNJUDGED = ('baseline', 'ceiling', None)  # verdicts that are none
+MARKS = {'helps': '▲', 'hurts': '▼', 'neutral': '≈', 'unclear': '?'} | dict.fromkeys(UNJUDGED, '')
 # axis -> what one setting of it is called, one of its values, several of its values.
 NOUNS = {'labels_per_class': ('label count', 'label per class', 'labels per class')}
 
@@ -31,8 +33,9 @@ def setting_of(row: Row) -> dict[str, Any]:
 
 
 def best(rows: Sequence[Row], *, lower_is_better: bool = False) -> Row | None:
-    """Returns the row of the best mean; rows with failed members cannot win."""
-    candidates = [row for row in rows if row['mean'] is not None and not row['failed']]
+    """Returns the row of the best mean; rows with failed members or of a ceiling cannot win."""
+    fit = [row for row in rows if row['mean'] is not None and not row['failed']]
+    candidates = [row for row in fit if row['verdict'] != 'ceiling']
     pick = min if lower_is_better else max
     return pick(candidates, key=lambda row: row['mean'], default=None)
 

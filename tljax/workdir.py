@@ -183,7 +183,7 @@ class MetricsFile:
 
     def __init__(self, path: Path, lines: int):
         self.path = path
-        kept = _lines(path)[:lines]
+        kept = read_lines(path)[:lines]
         write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
 
     def append(self, record: Mapping) -> None:
@@ -191,13 +191,14 @@ class MetricsFile:
             file.write(_dumps(record) + '\n')
 
 
-def _lines(path: Path) -> list[dict]:
+def read_lines(path: Path) -> list[dict]:
+    """The lines of metrics.jsonl, up to one that a kill cut short; none where there is no file."""
     if not path.exists():
         return []
     found = []
     for line in path.read_text().splitlines():
         try:
             found.append(json.loads(line))
-        except json.JSONDecodeError:  # the line that a kill cut short
+        except json.JSONDecodeError:
             break
     return found

@@ -79,3 +79,13 @@ def test_sources_travel_to_other_processes(digits):
     for source in (digits, sources.load('sklearn:digits', 'all', classes=[1, 2])):
         again = pickle.loads(pickle.dumps(source))
         np.testing.assert_array_equal(again.fetch(5), source.fetch(5))
+
+
+def test_thinned_rows_are_evenly_spaced(digits):
+    few = sources.thinned(digits, 7)
+    rows = [0, 85, 171, 256, 342, 427, 513]  # floor(599 i / 7)
+    assert few.labels.tolist() == digits.labels[rows].tolist()
+    for i, row in enumerate(rows):
+        np.testing.assert_array_equal(few.fetch(i), digits.fetch(row))
+    assert len(sources.thinned(digits, 597).labels) == 597
+    assert sources.thinned(digits, len(digits.labels)) is digits

@@ -1,6 +1,6 @@
 """Scores of a classifier over a whole stream: exact counts on any block size and device count."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,18 +12,25 @@ METRICS = ('accuracy', 'per_class_accuracy', 'loss')  # one number a member
 LOWER_IS_BETTER = ('loss',)
 
 
-def judge(predict: Callable[[Params, Mutable, Inputs], dict]) -> Callable:
-    """`fn((params, mutable), batch)` for `streams.over_blocks`: what is kept of each example."""
+def judge(
+    predict: Callable[[Params, Mutable, Inputs], dict], outputs: Sequence[str] = ()
+) -> Callable:
+    """`fn((params, mutable), batch)` for `streams.over_blocks`: what is kept of each example.
+
+    That is 'predicted', and 'loss' and 'label' where the batch is labelled, and those `outputs` of
+    `predict` that are named, such as 'logits' and 'features'.
+    """
 
     def fn(values, batch):
-        logits = predict(*values, batch['image'])['logits'].astype(jnp.float32)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
-        return {
-            'predicted': jnp.argmax(logits, axis=-1).astype(jnp.int32),
-            'loss': loss,
-            'label': batch['label'],
-            'valid': batch['valid'],
-        }
+        out = predict(*values, batch['image'])
+        logits = out['logits'].astype(jnp.float32)
+        kept = {name: out[name].astype(jnp.float32) for name in outputs}
+        kept |= {'predicted': jnp.argmax(logits, axis=-1).astype(jnp.int32)}
+        if 'label' in batch:
+            label = batch['label']
+            loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+            kept |= {'loss': loss, 'label': label}
+        return kept | {'valid': batch['valid']}
 
     return fn
 

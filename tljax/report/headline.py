@@ -24,7 +24,8 @@ def headline(
     """Turns the rows of `verdict.compare` into sentences.
 
     The title is about the arm with the best balance of verdicts, then of differences. Where no
-    arm helps, the title says so. Every significant loss is repeated as a warning.
+    arm helps, the title says so. Every significant loss is repeated as a warning. The ceiling gets
+    a sentence of its own.
 
     Example:
         >>> headline(rows).title
@@ -34,7 +35,7 @@ def headline(
     baseline = next((row['arm'] for row in rows if row['verdict'] == 'baseline'), 'baseline')
     arms: dict[str, list[Row]] = {}
     for row in _without_constants(rows):
-        if row['verdict'] != 'baseline':
+        if row['verdict'] not in ('baseline', 'ceiling'):
             arms.setdefault(row['arm'], []).append(row)
     sign = -1 if lower_is_better else 1
     sentences = {arm: _sentence(own, baseline, metric) for arm, own in arms.items()}
@@ -45,7 +46,22 @@ def headline(
         title, used = _no_help(arms, sentences, wording.arm_label(baseline))
         sentences = {arm: text for arm, text in sentences.items() if arm not in used}
     warnings = [_warning(own, baseline, metric) for own in arms.values()]
-    return Headline(title, list(sentences.items()), list(filter(None, warnings)))
+    others = list(sentences.items()) + _ceiling(rows, metric, lower_is_better)
+    return Headline(title, others, list(filter(None, warnings)))
+
+
+def _ceiling(rows: Sequence[Row], metric: str, lower_is_better: bool) -> list[tuple[str, str]]:
+    """How far the best arm is from the ceiling, where there is one and one setting."""
+    top = [row for row in rows if row['verdict'] == 'ceiling']
+    rivals = [row for row in rows if row['verdict'] not in ('baseline', 'ceiling')] or rows
+    best = wording.best(rivals, lower_is_better=lower_is_better)
+    if len(top) != 1 or best is None or best.get('gap_mean') is None:
+        return []
+    unit = ' points' if wording.in_per_cent(metric) else ''
+    gap = wording.plus_minus(best['gap_mean'], best['gap_ci95'], metric, signed=True)
+    ceiling, arm = wording.arm_label(top[0]['arm']), wording.arm_label(best['arm'])
+    text = f'{wording.capital(ceiling)} is the ceiling: {gap}{unit} over {arm}.'
+    return [(top[0]['arm'], text)]
 
 
 def _without_constants(rows: Sequence[Row]) -> list[Row]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tljax import verdict, wording
-from tljax.report import canvas, facts, panels
+from tljax.report import canvas, facts, panels, selections
 from tljax.report.headline import headline
 from tljax.report.panels import Question, chip
 from tljax.report.records import Run, Study
@@ -30,7 +30,10 @@ def build(record: Run | Study) -> dict[str, Any]:
         'per_cent': wording.in_per_cent(question.metric),
         'baseline': wording.arm_label(question.baseline or ''),
         'facets': panels.key_figures(question),
+        'ceiling': wording.arm_label(results.get('ceiling') or ''),
         'table': _table(question),
+        'selections': selections.section(record, question),
+        'collapse': collapsed(record),
         'curves': panels.learning_curves(question),
         'choices': panels.choices(question),
         'confusion': panels.confusions(question, winner),
@@ -51,7 +54,12 @@ def ask(record: Run | Study) -> Question:
         lower = bool(results.get('lower_is_better', False))
         found = {arm: run.results for arm, run in arms.items()}
         rows = results.get('comparison') or verdict.compare(
-            found, baseline, stream, metric, lower_is_better=lower
+            found,
+            baseline,
+            stream,
+            metric,
+            lower_is_better=lower,
+            ceiling=results.get('ceiling', ''),
         )
     else:
         baseline, name = None, next(iter(arms))
@@ -60,6 +68,17 @@ def ask(record: Run | Study) -> Question:
         rows = verdict.summarise(name, results, stream, metric) if known else []
     axis, looks = main_axis(rows), canvas.styles(list(arms), baseline)
     return Question(arms, rows, stream, metric, lower, baseline, axis, looks)
+
+
+def collapsed(record: Run | Study) -> list[str]:
+    """What the runs warn of, each sentence with the arm that it is about."""
+    if isinstance(record, Run):
+        return [wording.capital(text) for text in record.results.get('warnings', ())]
+    return [
+        f'{wording.capital(wording.arm_label(arm))}: {text}'
+        for arm, run in record.runs.items()
+        for text in run.results.get('warnings', ())
+    ]
 
 
 def main_axis(rows: Sequence[Row]) -> str | None:
@@ -189,13 +208,14 @@ def _lines(rows: Sequence[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
 
 
 def _cell(row: Row, metric: str, star: bool) -> dict[str, Any]:
-    compared = row['verdict'] not in ('baseline', None)
+    compared, gap = row['verdict'] not in wording.UNJUDGED, row.get('gap_mean')
     delta = wording.plus_minus(row['delta_mean'], row['delta_ci95'], metric, signed=True)
     failed = f'{row["failed"]} of {row["failed"] + row["n"]} failed' if row['failed'] else ''
     score = wording.plus_minus(row['mean'], row['ci95'], metric)
     return {
         'score': 'NaN' if row['mean'] is None else score,
         'delta': delta if compared and row['delta_mean'] is not None else '',
+        'gap': '' if gap is None else wording.plus_minus(gap, row['gap_ci95'], metric),
         'verdict': row['verdict'] if compared else '',
         'mark': wording.MARKS[row['verdict']],
         'note': row['reason'] or failed,
