@@ -17,6 +17,8 @@ NORMED = {'name': 'resnet', 'widths': (4,), 'input': {'size': 8, 'channels': 1}}
 # What a method needs beyond a labelled 'source' and an unlabelled 'target', as config keys.
 SETTINGS: dict[str, dict] = {
     'adabn': {'net': NORMED},
+    'subspace_alignment': {'options': {'dimensions': 4}},
+    'tca': {'options': {'dimensions': 4, 'examples': 30}},
 }
 
 

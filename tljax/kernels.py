@@ -47,10 +47,15 @@ def check_kernel(kernel: Gaussians) -> None:
         )
 
 
-def covariance(x: Array) -> Array:
-    """(X - mean)^T (X - mean) / (N - 1), [D, D], of examples [N, D]."""
-    x = x - x.mean(axis=0)
-    return jnp.matmul(x.T, x, precision='highest') / (len(x) - 1)
+def covariance(x: Array, weights: Array | None = None) -> Array:
+    """sum_i w_i (x_i - mean) (x_i - mean)^T / (sum_i w_i - 1), [D, D], of examples [N, D].
+
+    Weights [N] are 0 for examples that are left out, else 1; None is 1 for all.
+    """
+    weights = jnp.ones(len(x)) if weights is None else weights
+    total = weights.sum()
+    x = x - weights @ x / total
+    return jnp.matmul(x.T * weights, x, precision='highest') / (total - 1)
 
 
 def squared_distances(x: Array, y: Array) -> Array:

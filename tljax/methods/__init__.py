@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from tljax.methods import adabn, divergence, probe, supervised
+from tljax.methods import adabn, alignment, divergence, probe, supervised
 from tljax.types import Method
 
 # name -> build(config, spec, optimizer: steps -> (hp -> optax transformation), **options), with
@@ -11,9 +11,12 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     'adabn': adabn.build,
     'cmd': divergence.cmd,
     'coral': divergence.coral,
+    'coral_features': alignment.coral_features,
     'dan': divergence.dan,
     'jan': divergence.jan,
     'probe': probe.build,
     'sinkhorn': divergence.sinkhorn,
+    'subspace_alignment': alignment.subspace_alignment,
     'supervised': supervised.build,
+    'tca': alignment.tca,
 }

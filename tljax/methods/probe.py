@@ -60,7 +60,9 @@ def build(
     grid = tuple(strengths) or GRIDS[probe]
     if probe == 'neighbours' and not strengths:  # a fold leaves at least half of the examples
         grid = tuple(k for k in grid if k <= max(count // 2, 1))
-    _check(config, grid, folds)
+    if (head := config.head.to_dict()) != {'name': 'linear'}:
+        raise ValueError(f'head={head}: a probe is its own head; leave it as it is')
+    check_choice(config, grid, folds)
     classifier, classes = Classifier.build(config, spec), len(spec.classes)
 
     def solved(features, labels, weights, key):
@@ -69,7 +71,7 @@ def build(
         train = select.Examples(features, labels, weights)
         held = select.folds(labels, weights, key, classes=classes, count=folds)
         choice = select.cross_validate(
-            _scaled(solver) if is_linear else solver, grid, train, held, **options
+            scaled(solver) if is_linear else solver, grid, train, held, **options
         )
         found = {'strength': choice.strength, 'curve': choice.curve}
         return found, choice.model._asdict()
@@ -125,7 +127,7 @@ def spread(features: Array, weights: Array) -> Array:
     return jnp.maximum(jnp.sqrt(share @ (centred**2).mean(axis=1)), 1e-12)
 
 
-def _scaled(solver: Probe) -> Probe:
+def scaled(solver: Probe) -> Probe:
     """The linear probe of features over their spread, its strengths penalties of the mean loss."""
 
     def fit(features, labels, strengths, weights, **options):
@@ -137,10 +139,8 @@ def _scaled(solver: Probe) -> Probe:
     return solver._replace(fit=fit)
 
 
-def _check(config, grid: Sequence[float], folds: int) -> None:
-    head = config.head.to_dict()
-    if head != {'name': 'linear'}:
-        raise ValueError(f'head={head}: a probe is its own head; leave it as it is')
+def check_choice(config, grid: Sequence[float], folds: int) -> None:
+    """Raises ValueError for folds or strengths that cannot be, or too few labels to choose by."""
     if not isinstance(folds, int) or folds < 2:
         raise ValueError(f'options.folds is {folds!r}; expected 2 or more')
     linear.check_strengths(np.asarray(grid))
