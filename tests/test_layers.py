@@ -21,6 +21,7 @@ LAYERS = (
     ('features',),
     ('prefix',),
     ('loop', 'prepare'),
+    ('pictures',),
     ('experiment', 'predict'),
     ('ranking',),
     ('study',),

@@ -40,7 +40,7 @@ def default() -> ConfigDict:
     # Traced scalars, so that a sweep over them is one compiled program.
     c.hparams = {
         'rate': 0.05,
-        'momentum': 0.9,
+        'momentum': 0.9,  # of sgd; the first of Adam's betas
         'weight_decay': 5e-4,
         'label_smoothing': 0.0,
         'weight': 1.0,  # of a method's second loss: adaptation, reconstruction ...

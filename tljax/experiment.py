@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tljax import collapse, loop, selection, sharding, train, trunk, workdir
+from tljax import collapse, loop, pictures, selection, sharding, train, trunk, workdir
 from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
@@ -83,6 +83,7 @@ def run(config, directory: Path, command: str = '') -> dict:
             trunk.write(directory, prepared.trunk)
         setup = time.perf_counter() - begun
         fitted, scores = _fit(prepared, directory)
+        pictures.leave(prepared, (fitted.params, fitted.mutable), directory)
         lines = workdir.read_lines(directory / 'metrics.jsonl')
         results = describe(prepared, fitted, scores, lines, command) | {
             'seconds': {

@@ -50,13 +50,11 @@ def _sgd(hp, decay):
 
 
 def _adam(hp, decay):
-    del hp
-    return decay, optax.scale_by_adam()
+    return decay, optax.scale_by_adam(b1=hp['momentum'])
 
 
 def _adamw(hp, decay):
-    del hp
-    return optax.scale_by_adam(), decay
+    return optax.scale_by_adam(b1=hp['momentum']), decay
 
 
 OPTIMIZERS: Mapping[str, Callable] = {'sgd': _sgd, 'adam': _adam, 'adamw': _adamw}

@@ -292,7 +292,8 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
                 f'classes: {a.classes} and {b.classes}; choose classes= of each stream'
             )
     examples = {name: stream.order.shape[1] for name, stream in streams.items()}
-    return Spec(first.source.image, first.source.classes, examples=examples)
+    rows = {name: len(stream.source.labels) for name, stream in streams.items()}
+    return Spec(first.source.image, first.source.classes, examples=examples, rows=rows)
 
 
 def build_method(config, spec: Spec) -> Method:

@@ -52,6 +52,7 @@ class Spec(NamedTuple):
     classes: tuple[str, ...]  # class names in label order
     since: str | None = None  # the endpoint that inputs already are; None: they are images
     examples: Mapping[str, int] = {}  # stream -> how many, at most, a member draws from
+    rows: Mapping[str, int] = {}  # stream -> the examples of its source, drawn from or not
 
 
 class Player(NamedTuple):
@@ -91,6 +92,18 @@ def solve(name: str, fit: Hook) -> Phase:
     return Phase(name, 0, (), enter=fit)
 
 
+class Picture(NamedTuple):
+    """What a run shows of a few images of a domain: versions of each, under each other.
+
+    `draw(params, mutable, images)` takes images [N, H, W, C] as streams hold them and returns
+    [N, V, H, W, C] in [0, 1]; `caption` names the V versions in order.
+    """
+
+    domain: str  # 'source' or 'target'
+    caption: str
+    draw: Callable[[Params, Mutable, Inputs], Array]
+
+
 class Method(NamedTuple):
     """Initial values of every role of every phase, the phases, and how to predict.
 
@@ -98,12 +111,14 @@ class Method(NamedTuple):
     `predict(params, mutable, inputs)` returns at least 'logits' [N, C] and 'features' [N, D].
     `outcome(params, mutable)` returns what else a run has found and should tell: numbers or arrays
     by name, such as a chosen strength and its validation curve.
+    `pictures` are left by a run in its directory, under their names.
     """
 
     init: Callable[[Key, Spec], tuple[Params, Mutable]]
     phases: tuple[Phase, ...]
     predict: Callable[[Params, Mutable, Inputs], Mapping[str, Array]]
     outcome: Callable[[Params, Mutable], Mapping[str, Array]] | None = None
+    pictures: Mapping[str, Picture] = {}
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:

@@ -3,6 +3,7 @@
 config.json    the full config; under 'start' that of the run it starts from
 metrics.jsonl  a line per evaluation
 results.json   final numbers with members, seeds and protocol
+figures/       pictures of the method, and where features lie
 checkpoints/   Orbax
 report.html    one self-contained page
 """

@@ -12,6 +12,7 @@ from tljax.nets.backbone import run
 
 SMALL = {
     'lenet': (build_backbone('lenet', widths=(3, 4), kernel=3, dense=5, padding='SAME'), (8, 8, 1)),
+    'lenet_norm': (build_backbone('lenet', widths=(3, 4), dense=5, norm=True), (20, 20, 1)),
     'mlp': (build_backbone('mlp', widths=(6, 7), dense=5, dropout=0.5), (4, 4, 1)),
     'resnet': (build_backbone('resnet', widths=(2, 4), blocks=1, drop_path=0.5), (8, 8, 3)),
 }

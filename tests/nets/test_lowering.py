@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from tljax.nets.lowering import NHWC, Conv, conv, conv_pool, max_pool
+from tljax.nets.lowering import NHWC, Conv, ConvPool, FlatDense, conv, conv_pool, max_pool
 
 native = lax.conv_general_dilated
 
@@ -174,6 +174,28 @@ def test_conv_pool(side, kernel, padding, window):
     over = lambda f: jax.jit(with_gradients(jax.vmap(f), *twice))
     twice = [jnp.stack([a, -a]) for a in (x, k, b)]
     close(over(ours)(*twice), over(plain)(*twice))
+
+
+def test_layers_with_a_norm():
+    """Convolution, pool, norm, relu; and flattening, product, norm, relu."""
+    x = normal(0, 4, 6, 6, 2)
+
+    def unit(y):
+        y = (y - y.mean(axes)) / np.sqrt(y.var(axes) + 1e-5)
+        return np.maximum(y * params['norm']['scale'] + params['norm']['bias'], 0)
+
+    for layer, axes in ((ConvPool(3, (3, 3), norm=True), (0, 1, 2)), (FlatDense(5, True), (0,))):
+        variables = layer.init(jax.random.key(0), x)
+        params = {'kernel': variables['params']['kernel']}
+        size = params['kernel'].shape[-1]
+        params['norm'] = {'scale': normal(1, size), 'bias': normal(2, size)}
+        live, _ = layer.apply(variables | {'params': params}, x, mutable=['batch_stats'])
+        if axes == (0,):
+            y = x.reshape(4, -1) @ params['kernel']
+        else:
+            y = native(x, params['kernel'], (1, 1), 'VALID', dimension_numbers=NHWC)
+            y = nn.max_pool(y, (2, 2), (2, 2))
+        close(live, unit(np.asarray(y)))
 
 
 SHARDED = """

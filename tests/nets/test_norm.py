@@ -39,6 +39,14 @@ def test_live_norm_uses_and_moves_the_statistics():
     close(new['batch_stats']['var'], 0.8 * RUNNING['var'] + 0.2 * rows.var(0))
 
 
+def test_channels_first_are_the_same_transposed():
+    variables = {'params': PARAMS, 'batch_stats': RUNNING}
+    y, new = NORM.apply(variables, X, mutable=['batch_stats'])
+    first, other = NORM.clone(axis=0).apply(variables, X.T, mutable=['batch_stats'])
+    close(first.T, y)
+    jax.tree.map(close, other, new)
+
+
 def test_kept_norm_only_reads_though_all_is_mutable():
     variables = {'params': PARAMS, 'kept_stats': RUNNING}
     y, new = NORM.apply(variables, X, mutable=['batch_stats', 'kept_stats'])

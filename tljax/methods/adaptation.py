@@ -3,9 +3,52 @@
 import jax
 import jax.numpy as jnp
 
+from tljax import partition
 from tljax.data.streams import unit
 from tljax.methods.networks import Classifier
-from tljax.types import Array, Batch, Key, Mutable, Params, Scalar
+from tljax.types import Array, Batch, Key, Mutable, Params, Scalar, Spec
+
+
+def check_streams(config) -> None:
+    """Refuses a run without a labelled stream 'source' and a stream 'target'.
+
+    Raises:
+      ValueError: names what is missing.
+    """
+    streams = config.data.streams
+    for name in ('source', 'target'):
+        if name not in streams:
+            raise ValueError(
+                f'method {config.method!r} adapts from the stream source to the stream target; '
+                f'there is no data.streams.{name}, only {", ".join(streams)}'
+            )
+    if not streams['source'].labelled:
+        raise ValueError(
+            f'method {config.method!r} learns from the labels of the stream source: set '
+            'data.streams.source.labelled=True'
+        )
+
+
+def beyond(config, spec: Spec, classifier: Classifier, *roles: str) -> str:
+    """The pattern of what config.trains names outside some roles, of which something is to be left.
+
+    Args:
+      config: the run's config.
+      spec: what the data are.
+      classifier: whose parameters count.
+      *roles: such as 'head'.
+
+    Raises:
+      ValueError: nothing is left for a player to move.
+    """
+    params, _ = jax.eval_shape(lambda: classifier.init(jax.random.key(0), spec))
+    pattern = '|!'.join((config.trains, *roles))
+    if not any(partition.matches(path, pattern) for path in partition.paths(params)):
+        raise ValueError(
+            f'method {config.method!r} adapts the encoder, of which trains={config.trains!r} '
+            "leaves it nothing to move; name a part of it, as in trains='encoder|head'"
+        )
+    return pattern
 
 
 def both(

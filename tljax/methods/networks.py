@@ -45,6 +45,7 @@ class Classifier(NamedTuple):
     endpoint: str = 'features'  # what the head reads ...
     pooling: str = 'mean'  # ... and how, if it is a map or tokens
     also: tuple[str, ...] = ()  # further endpoints to return, as they are
+    role: str = 'encoder'  # in which the encoder's values lie
 
     @classmethod
     def build(cls, config, spec: Spec) -> 'Classifier':
@@ -63,11 +64,19 @@ class Classifier(NamedTuple):
         """Initial values of both roles, whole even where inputs are a cached endpoint."""
         keys = jax.random.split(key)
         images = jnp.zeros((2, *spec.image), jnp.float32)
-        made = {'encoder': variables(self.encoder, keys[0], images, until=self.endpoint)}
-        own = {'params': made['encoder'][0], **made['encoder'][1]}
+        made = {self.role: variables(self.encoder, keys[0], images, until=self.endpoint)}
+        own = {'params': made[self.role][0], **made[self.role][1]}
         features = self.encoder.apply(own, images, until=self.endpoint)
         made['head'] = variables(self.head, keys[1], pool(features, self.pooling))
         return tuple({role: both[i] for role, both in made.items()} for i in (0, 1))
+
+    def width(self, spec: Spec) -> int:
+        """D of the features."""
+        images = jnp.zeros((1, *spec.image), jnp.float32)
+        features = lambda key: pool(
+            self.encoder.init_with_output(key, images, until=self.endpoint)[0], self.pooling
+        )
+        return jax.eval_shape(features, jax.random.key(0)).shape[-1]
 
     def layers(
         self,
@@ -84,7 +93,7 @@ class Classifier(NamedTuple):
         if self.since is None:
             inputs = self.encoder.input.normalise(inputs)
         cut = {'since': self.since, 'until': tuple(names)}
-        return apply(self.encoder, 'encoder', params, mutable, inputs, key=key, **cut)
+        return apply(self.encoder, self.role, params, mutable, inputs, key=key, **cut)
 
     def features(
         self, params: Params, mutable: Mutable, inputs: Array, key: Key | None = None

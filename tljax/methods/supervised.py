@@ -4,9 +4,11 @@ The three are one player and one loss. They differ in what the player may move (
 'encoder|head', 'encoder/stage3|head' ...) and in the values that the encoder starts from.
 """
 
+from collections.abc import Callable
+
 from tljax.losses.classification import accuracy, cross_entropy
 from tljax.methods.networks import Classifier
-from tljax.types import Method, Phase, Player, Spec
+from tljax.types import Array, LossFn, Method, Params, Phase, Player, Spec
 
 
 def build(config, spec: Spec, optimizer) -> Method:
@@ -18,16 +20,32 @@ def build(config, spec: Spec, optimizer) -> Method:
       optimizer: steps -> (hp -> optax transformation); see tljax.optimizers.build.
     """
     classifier = Classifier.build(config, spec)
+    return Method(
+        init=classifier.init,
+        phases=(source_phase('train', config, classifier, optimizer, config.steps),),
+        predict=lambda params, mutable, images: classifier(params, mutable, images)[0],
+    )
 
-    def loss(params, mutable, batch, hp, key):
+
+def source_phase(name: str, config, classifier: Classifier, optimizer, steps: int) -> Phase:
+    """So many steps of the player 'model', who classifies the stream 'source'."""
+    return Phase(name, steps, (Player('model', config.trains, loss(classifier), optimizer(steps)),))
+
+
+def loss(
+    classifier: Classifier, seen: Callable[[Params, Array], Array] = lambda params, images: images
+) -> LossFn:
+    """The cross entropy of the stream 'source', with the metric 'accuracy'.
+
+    Args:
+      classifier: of the images.
+      seen: (params, images of the stream) -> what the classifier sees of them.
+    """
+
+    def classify(params, mutable, batch, hp, key):
         images, label = batch['source']['image'], batch['source']['label']
-        out, mutable = classifier(params, mutable, images, key)
+        out, mutable = classifier(params, mutable, seen(params, images), key)
         value = cross_entropy(out['logits'], label, hp['label_smoothing'])
         return value, ({'accuracy': accuracy(out['logits'], label)}, mutable)
 
-    player = Player('model', config.trains, loss, optimizer(config.steps))
-    return Method(
-        init=classifier.init,
-        phases=(Phase('train', config.steps, (player,)),),
-        predict=lambda params, mutable, images: classifier(params, mutable, images)[0],
-    )
+    return classify

@@ -21,6 +21,7 @@ class LeNet(nn.Module):
       kernel: side of their kernels.
       dense: width of the features; 0 leaves the dense layer out, and they are conv2, flattened.
       padding: of the convolutions.
+      norm: batch normalisation of the convolutions, after their pools, and of the dense layer.
       input: the images it is made for.
     """
 
@@ -28,6 +29,7 @@ class LeNet(nn.Module):
     kernel: int = 5
     dense: int = 500
     padding: str = 'VALID'
+    norm: bool = False
     input: Input = Input(size=28, channels=1)
 
     @property
@@ -38,9 +40,9 @@ class LeNet(nn.Module):
     def __call__(self, x: Array, since: str | None = None, until='features'):
         """[N, H, W, C] -> endpoint(s): conv1, conv2 [N, h, w, width]; features [N, dense]."""
         sides = (self.kernel, self.kernel)
-        conv1 = ConvPool(self.widths[0], sides, self.padding, name='conv1')
-        conv2 = ConvPool(self.widths[1], sides, self.padding, name='conv2')
-        dense = FlatDense(self.dense, name='dense') if self.dense else _flat
+        conv1 = ConvPool(self.widths[0], sides, self.padding, norm=self.norm, name='conv1')
+        conv2 = ConvPool(self.widths[1], sides, self.padding, norm=self.norm, name='conv2')
+        dense = FlatDense(self.dense, self.norm, name='dense') if self.dense else _flat
         stages = {
             'conv1': conv1,
             'conv2': conv2,

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from tljax.nets.convolution import NHWC, Conv, conv, pads_of
+from tljax.nets.norm import BatchNorm
 
 
 def max_pool(x: Array, window, strides=None) -> Array:
@@ -89,23 +90,42 @@ def conv_pool(x: Array, kernel: Array, bias: Array, padding, window: int = 2) ->
     pads = pads_of(x, kernel, (1, 1), padding)
 
     def native(x, kernel, bias):
-        y = lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=NHWC)
-        return nn.relu(max_pool(y, window) + bias)
+        return nn.relu(_native(x, kernel, pads, window) + bias)
 
-    def product(x, kernel, bias):
-        rest, (*_, outer) = window - 1, kernel.shape
-        positions = [
-            jnp.pad(kernel, ((i, rest - i), (j, rest - j), (0, 0), (0, 0)))
-            for i in range(window)
-            for j in range(window)
-        ]
-        y = _product(
-            x.transpose(3, 1, 2, 0), jnp.concatenate(positions, -1), (window, window), pads
-        )
-        y = first_max(y.reshape(len(positions), outer, *y.shape[1:]), 0)
-        return nn.relu(y + bias[:, None, None, None]).transpose(3, 1, 2, 0)
+    def lowered(x, kernel, bias):
+        y = _lowered(x, kernel, pads, window) + bias[:, None, None, None]
+        return nn.relu(y).transpose(3, 1, 2, 0)
 
-    return lax.platform_dependent(x, kernel, bias, cpu=product, default=native)
+    return lax.platform_dependent(x, kernel, bias, cpu=lowered, default=native)
+
+
+def conv_pool_last(x: Array, kernel: Array, padding, window: int = 2) -> Array:
+    """max_pool(conv(x, kernel), window) as [O, h, w, N], for a norm: others are slow beside it.
+
+    The arguments are those of `conv_pool`.
+    """
+    pads = pads_of(x, kernel, (1, 1), padding)
+    native = lambda x, kernel: _native(x, kernel, pads, window).transpose(3, 1, 2, 0)
+    lowered = lambda x, kernel: _lowered(x, kernel, pads, window)
+    return lax.platform_dependent(x, kernel, cpu=lowered, default=native)
+
+
+def _native(x, kernel, pads, window):
+    """[N, h, w, O]."""
+    y = lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=NHWC)
+    return max_pool(y, window)
+
+
+def _lowered(x, kernel, pads, window):
+    """[O, h, w, N]."""
+    rest, (*_, outer) = window - 1, kernel.shape
+    positions = [
+        jnp.pad(kernel, ((i, rest - i), (j, rest - j), (0, 0), (0, 0)))
+        for i in range(window)
+        for j in range(window)
+    ]
+    y = _product(x.transpose(3, 1, 2, 0), jnp.concatenate(positions, -1), (window, window), pads)
+    return first_max(y.reshape(len(positions), outer, *y.shape[1:]), 0)
 
 
 def _product(x, kernel, strides, pads):
@@ -132,23 +152,30 @@ def _product(x, kernel, strides, pads):
 class ConvPool(nn.Module):
     """relu(max_pool(conv(x) + bias)): a convolution of stride 1 and the pool after it.
 
+    With a norm it is relu(norm(max_pool(conv(x)))): after the pool, where a quarter is left of it.
+
     Attributes:
       features: output channels.
       kernel_size: sides of the kernel.
       padding: of the convolution.
       window: side of the pool's windows.
+      norm: batch normalisation in place of the bias.
     """
 
     features: int
     kernel_size: tuple[int, int]
     padding: str = 'VALID'
     window: int = 2
+    norm: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, h, w, features]."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+        if self.norm:
+            y = conv_pool_last(x, kernel, self.padding, self.window)
+            return nn.relu(BatchNorm(axis=0, name='norm')(y)).transpose(3, 1, 2, 0)
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
         return conv_pool(x, kernel, bias, self.padding, self.window)
 
@@ -160,15 +187,20 @@ class FlatDense(nn.Module):
 
     Attributes:
       features: width of the output.
+      norm: batch normalisation in place of the bias: relu(norm(x @ kernel)).
     """
 
     features: int
+    norm: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, features]."""
         shape = (math.prod(x.shape[1:]), self.features)
         kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+        if self.norm:
+            y = kernel.T @ jnp.moveaxis(x, 0, -1).reshape(-1, x.shape[0])
+            return nn.relu(BatchNorm(axis=0, name='norm')(y)).T
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
 
         def native(x, kernel, bias):

@@ -40,7 +40,7 @@ def live(module: nn.Module, name: str) -> bool:
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last.
+    """Batch normalisation over all axes but that of the channels.
 
     y = scale * (x - mean) / sqrt(variance + epsilon) + bias
 
@@ -56,6 +56,7 @@ class BatchNorm(nn.Module):
       use_scale: whether to learn a scale.
       use_bias: whether to learn a bias.
       scale_init: initial scale; zeros in the last norm of a residual branch starts it as identity.
+      axis: of the channels.
     """
 
     momentum: float = 0.9
@@ -63,11 +64,14 @@ class BatchNorm(nn.Module):
     use_scale: bool = True
     use_bias: bool = True
     scale_init: Callable = nn.initializers.ones
+    axis: int = -1
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[..., C] -> [..., C], of the same dtype."""
-        width, axes = x.shape[-1:], tuple(range(x.ndim - 1))
+        """[..., C, ...] -> [..., C, ...], of the same dtype."""
+        axis = self.axis % x.ndim
+        width, axes = (x.shape[axis],), tuple(d for d in range(x.ndim) if d != axis)
+        along = lambda v: jnp.expand_dims(v, axes)  # [C] beside x
         is_live, where = live(self, 'mean'), home(self, 'mean')
         running_mean = self.variable(where, 'mean', jnp.zeros, width, jnp.float32)
         running_var = self.variable(where, 'var', jnp.ones, width, jnp.float32)
@@ -88,9 +92,9 @@ class BatchNorm(nn.Module):
         scale = jax.lax.rsqrt(var + self.epsilon)
         if self.use_scale:
             scale = scale * self.param('scale', self.scale_init, width, jnp.float32)
-        y = (y - mean) * scale
+        y = (y - along(mean)) * along(scale)
         if self.use_bias:
-            y = y + self.param('bias', nn.initializers.zeros, width, jnp.float32)
+            y = y + along(self.param('bias', nn.initializers.zeros, width, jnp.float32))
         return y.astype(x.dtype)
 
 

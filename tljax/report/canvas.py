@@ -26,6 +26,7 @@ from tljax.wording import Row
 ARM_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#aa4499', '#e69f00', '#56b4e9')
 BASELINE, INK, FAINT, LINE = '#6b7280', '#1f2430', '#5b6472', '#d9dee6'
 PAPER, BAD = '#ffffff', '#c0392b'
+CLASS_COLOURS = (*ARM_COLOURS, '#8c564b', '#7a8b00', '#12a5b5', '#e377c2')
 # colour -> name of its CSS variable in the page
 VARIABLES = {colour: f'arm{i}' for i, colour in enumerate(ARM_COLOURS)} | {
     **{BASELINE: 'baseline', INK: 'ink', FAINT: 'faint'},

@@ -20,6 +20,7 @@ from tljax.wording import Row
 # Inches; at 96 dpi this fills a phone's screen with the text at about its full size.
 _SIZE = (4.2, 3.2)
 _PANEL = (3.4, 2.4)
+_SQUARE = (3.4, 3.2)
 _SIGNIFICANT = ('helps', 'hurts')
 
 
@@ -185,6 +186,39 @@ def confusion(
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set(visible=True, color=LINE)
+    return figure
+
+
+def features(
+    place: np.ndarray,
+    label: np.ndarray,
+    target: np.ndarray,
+    classes: Sequence[str],
+    title: str = '',
+) -> Figure:
+    """Draws where features lie in the plane: colours are classes, shapes are domains.
+
+    Args:
+        place: [P, 2].
+        label: [P] int; the name of each class stands amid its source examples.
+        target: [P] bool; target examples are open triangles, source ones dots.
+        classes: names.
+        title: above the panel.
+    """
+    figure, axes = canvas.blank(*_SQUARE)
+    axes.grid(False)
+    axes.set(xticks=(), yticks=())
+    for i in np.unique(label):
+        colour = canvas.CLASS_COLOURS[i % len(canvas.CLASS_COLOURS)]
+        source, other = (place[(label == i) & (target == flag)] for flag in (False, True))
+        axes.scatter(*source.T, s=10, color=colour, alpha=0.5, lw=0)
+        axes.scatter(*other.T, s=14, marker='^', facecolors='none', edgecolors=colour, lw=0.8)
+        if len(source):
+            # The place with the least sum of distances to the others lies inside a cluster.
+            middle = source[np.linalg.norm(source[:, None] - source, axis=-1).sum(1).argmin()]
+            name = canvas.plain(canvas.short(str(classes[i]), 12))
+            axes.annotate(name, middle, color=INK, fontsize=9, weight='bold', ha='center')
+    axes.set_title(canvas.plain(title), fontsize=9.5, color=INK, loc='left')
     return figure
 
 

@@ -37,6 +37,7 @@ def build(record: Run | Study) -> dict[str, Any]:
         'curves': panels.learning_curves(question),
         'choices': panels.choices(question),
         'confusion': panels.confusions(question, winner),
+        'features': panels.features(question),
         'pictures': panels.pictures(record),
         'facts': facts.of_record(record),
         'command': results.get('command', ''),

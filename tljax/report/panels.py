@@ -171,6 +171,27 @@ def confusions(question: Question, winner: Row | None) -> dict[str, Any] | None:
     }
 
 
+def features(question: Question) -> dict[str, Any] | None:
+    """Where the features of both domains lie, one panel an arm; a baseline is the 'before'."""
+    panels = []
+    for arm, run in question.arms.items():
+        file = run.path / 'figures' / 'features.npz'
+        if file.exists() and len(panels) < _MOST_PANELS:
+            found = np.load(file)
+            classes = facts.class_names(run, int(found['label'].max()) + 1)
+            title = wording.arm_label(arm) if len(question.arms) > 1 else ''
+            figure = figures.features(**found, classes=classes, title=title)
+            alt = f'Features of {wording.arm_label(arm)} in the plane, by class and domain.'
+            panels.append(_svg(figure, alt, f'features{len(panels)}'))
+    if not panels:
+        return None
+    caption = (
+        't-SNE of the features of held-out images, each panel on its own; first member. Colours '
+        'are classes, dots are the source and open triangles the target.'
+    )
+    return {'panels': panels, 'caption': caption}
+
+
 def pictures(record: Run | Study) -> list[dict[str, str]]:
     """Pictures that a method left in `figures/*.png`, each with its caption in a `*.txt`."""
     places = {'': record.path}
