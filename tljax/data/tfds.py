@@ -50,13 +50,13 @@ def open_tfds(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset
         pixels = pixels._replace(channels=channels if channels in (1, 3) else 3)
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     read = functools.partial(_read, builder, f'tfds:{name}', (image, label), pixels)
-    tasks = _tasks(tfds, builder.info.features, label)
+    tasks = _tasks(tfds, builder.info.features)
     read = functools.partial(read, tasks=tasks)
     return Dataset(tuple(builder.info.features[label].names), sizes, read, tasks)
 
 
-def _tasks(tfds, features, label: str) -> dict[str, Task]:
-    """The further features that are class labels, several of them, or floating-point numbers."""
+def _tasks(tfds, features) -> dict[str, Task]:
+    """The features, if several, that are class labels, sequences of these, or real numbers."""
     found = {}
     for name, feature in features.items():
         if isinstance(feature, tfds.features.ClassLabel):
@@ -67,9 +67,7 @@ def _tasks(tfds, features, label: str) -> dict[str, Task]:
             found[name] = Task('multilabel', tuple(feature.feature.names))
         elif type(feature) is tfds.features.Scalar and feature.np_dtype in (np.float32, np.float64):
             found[name] = Task('regression', ('value',))
-    return {
-        name: task for name, task in found.items() if task.kind != 'classification' or name != label
-    }
+    return found if len(found) > 1 else {}  # the label itself is no further task
 
 
 def find(name: str, folders: Sequence[Path]) -> Path:
