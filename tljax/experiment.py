@@ -124,7 +124,10 @@ def identity(config, source: Mapping | None = None) -> dict:
 def _fit(prepared: Prepared, directory: Path):
     """Fits and evaluates; until everything is on disk, SIGTERM is only noted."""
     config, members, latest = prepared.config, prepared.members.table, {}
-    labelled = {name: stream.labelled for name, stream in prepared.held.items()}
+    labelled = {
+        name: stream.labelled and multitask.has_accuracy(stream.source.tasks)
+        for name, stream in prepared.held.items()
+    }
     selectors = selection.possible(labelled)
     evaluate = evaluator(prepared, selectors)
     select = config.selection if config.selection != selection.LAST else ''

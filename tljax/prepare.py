@@ -288,7 +288,7 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
                 f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in image '
                 f'shape: {a.image} and {b.image}; set data.size and data.channels'
             )
-        if first.labelled and other.labelled and a.classes != b.classes:
+        if first.labelled and other.labelled and not a.tasks and a.classes != b.classes:
             raise ValueError(
                 f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in '
                 f'classes: {a.classes} and {b.classes}; choose classes= of each stream'

@@ -18,6 +18,11 @@ def metric(name: str, task: Task) -> str:
     return f'{name}_{SCORES[task.kind]}'
 
 
+def has_accuracy(tasks: Mapping[str, Task]) -> bool:
+    """Whether a stream of these tasks, or of its classes alone, is scored by 'accuracy'."""
+    return not tasks or any(task.kind != 'regression' for task in tasks.values())
+
+
 def lower_is_better(name: str) -> bool:
     """Whether less of a score is better: losses and root mean squared errors."""
     return name == 'loss' or name.endswith(('_loss', '_rmse'))
