@@ -25,14 +25,39 @@ Time: 30 min for one method and its twins on 2 CPU cores.
 from tljax import config
 from tljax.types import unknown
 
-STEPS, FULL = 2000, 20_000
-EVALUATIONS = 8
+STEPS, FULL = 1500, 20_000
+EVALUATIONS = 6
 # Sets whose images are grey, whatever their files say.
 GREY = ('tfds:emnist', 'tfds:fashion_mnist', 'tfds:kmnist', 'tfds:mnist', 'tfds:usps')
 GREY += ('sklearn:digits',)
+DIGITS = (*GREY, 'tfds:mnist_m')
+# For digits of one scale: those of MNIST-M have a border of 2 pixels around MNIST's 28.
+FIT = {'tfds:mnist_m': 'crop:0.875'}
+ADAM = {'optimizer': {'name': 'adam', 'schedule': 'constant'}, 'hparams': {'rate': 2e-4}}
+APART = {'options': {'together': False}}  # each domain normalised by its own statistics
 # What differs from the common protocol, method by method.
 METHODS: dict[str, dict] = {
-    'dann': {},
+    'adabn': {},
+    'adda': ADAM,
+    'cdan': APART,
+    'cdan_e': APART,
+    'cmd': APART,
+    'coral': APART,
+    'coral_features': {},
+    'cycada': ADAM,
+    'dan': APART,
+    'dann': APART,
+    'drcn': {},
+    'entropy': APART,
+    'jan': APART,
+    'mcc': APART,
+    'mcd': ADAM,
+    'shot': {'hparams': {'label_smoothing': 0.1}, 'options': {'pseudo': 0.1}},
+    'sinkhorn': APART,
+    'subspace_alignment': {},
+    'tca': {},
+    'translation': ADAM,
+    'wdgrl': APART,
 }
 
 
@@ -43,29 +68,32 @@ def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
     c.name = '_to_'.join(map(name_of, (source, target)))
     c.title = f'{name_of(source)} → {name_of(target)}'
     c.description = f'Unsupervised domain adaptation from {source} to {target}'
-    grey = all(one.partition('/')[0].startswith(GREY) for one in (source, target))
-    c.net = {'name': 'lenet', 'input': {'size': 28, 'channels': 1}}
-    if not grey:
-        c.net.input.update(size=32, channels=3)
+    pair = (source, target)
+    sets = [one.partition('/')[0] for one in pair]
+    size = 28 if all(one in DIGITS for one in sets) else 32
+    channels = 1 if all(one in GREY for one in sets) else 3
+    c.net = {'name': 'lenet', 'norm': True, 'input': {'size': size, 'channels': channels}}
     c.hparams.rate = 0.01
     c.optimizer.schedule = 'annealed'
     c.data.wrap = True  # a domain may be smaller than a batch
-    c.data.streams.source = config.stream(source, batch=128)
-    c.data.evaluate.test = config.held_out(target, split=config.test_split(target))
+    here, there = (
+        {'dataset': one, 'fit': FIT.get(name, '')} for one, name in zip(pair, sets, strict=True)
+    )
+    unlabelled = config.stream(**there, batch=64, labelled=False)
+    c.data.streams.source = config.stream(**here, batch=64)
+    c.data.evaluate.test = config.held_out(**there, split=config.test_split(target))
     # What the selectors look at; parts of large sets, for evaluation not to outlast training.
-    validation = config.test_split(source)
-    c.data.evaluate.val = config.held_out(source, split=validation, most=2000)
-    c.data.evaluate.target = config.held_out(target, split='train', labelled=False, most=2000)
+    c.data.evaluate.val = config.held_out(**here, split=config.test_split(source), sample=2000)
+    c.data.evaluate.target = config.held_out(**there, split='train', labelled=False, sample=2000)
     c.selection = 'information_maximisation'
     c.members.seed = (0, 1, 2)
     c.steps = FULL if full else STEPS
     c.evaluate_every = c.steps // EVALUATIONS
     c.runs.source_only = {}
-    unlabelled = config.stream(target, batch=128, labelled=False)
     for method in methods:
         changes = {'method': method, 'data': {'streams': {'target': unlabelled}}}
         c.runs[method] = changes | METHODS[method]
-    c.runs.oracle = {'data': {'streams': {'source': {'dataset': target}}}}
+    c.runs.oracle = {'data': {'streams': {'source': there}}}
     arms = ('source_only', *methods, 'oracle')
     c.compare.update(baseline='source_only', ceiling='oracle', arms=arms)
     return c
