@@ -25,17 +25,13 @@ from tljax.nets import pretrained
 
 def get_config(argument: str = 'torchvision:ResNet18_Weights.IMAGENET1K_V1,tfds:eurosat'):
     """`argument` is WEIGHTS,DATA[,ELSEWHERE...][,NET]."""
-    names, brace, net = argument.partition(',{')
-    weights, *datasets = names.split(',')
-    if not datasets:
-        raise ValueError(f'{argument!r} is not WEIGHTS,DATA[,ELSEWHERE...][,NET as JSON]')
-    target, *elsewhere = datasets
+    weights, (target, *elsewhere), net = parsed(argument)
     c = config.default()
     c.name = f'{config.label(target)}_probe'
     c.title = c.description = f'{config.label(target)}, probe of {config.label(weights)}'
     c.method = 'probe'
     c.options.probe = 'ridge'
-    c.net = json.loads('{' + net) if brace else pretrained.described(weights)
+    c.net = net
     c.init['from'] = weights
     c.cache_prefix = True
     c.features.root = 'runs/features'
@@ -47,3 +43,12 @@ def get_config(argument: str = 'torchvision:ResNet18_Weights.IMAGENET1K_V1,tfds:
     c.members.seed = (0, 1, 2, 3, 4)
     c.block = 64
     return c
+
+
+def parsed(argument: str) -> tuple[str, list[str], dict]:
+    """Weights, data sets and net of WEIGHTS,DATA[,DATA...][,NET]."""
+    names, brace, net = argument.partition(',{')
+    weights, *datasets = names.split(',')
+    if not all((weights, *datasets)) or not datasets:
+        raise ValueError(f'{argument!r} is not WEIGHTS,DATA[,ELSEWHERE...][,NET as JSON]')
+    return weights, datasets, json.loads('{' + net) if brace else pretrained.described(weights)

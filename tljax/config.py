@@ -147,15 +147,17 @@ def _checked(known: dict, options: dict) -> dict:
     return known | options
 
 
-def transfer_study(c: ConfigDict, pretrain: dict) -> ConfigDict:
+def transfer_study(c: ConfigDict, pretrain: dict | None = None, weights: str = '') -> ConfigDict:
     """Adds the runs that answer: from scratch, frozen features, or fine-tuning?
 
     Args:
       c: the target task, as every arm trains it.
       pretrain: what differs in the source task, whose encoder two of the arms start from.
+      weights: published ones that they start from instead.
     """
-    start = {'init': {'from': 'pretrain', 'load': 'encoder'}}
-    c.runs.pretrain = pretrain
+    start = {'init': {'from': weights or 'pretrain', 'load': 'encoder'}}
+    if pretrain:
+        c.runs.pretrain = pretrain
     c.runs.scratch = {}
     c.runs.frozen = {'trains': 'head', 'cache_prefix': True, **start}
     c.runs.fine_tuned = start
