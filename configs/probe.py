@@ -13,8 +13,12 @@ whole, NET is the net as JSON, where the weights' name does not tell it.
 classifier, `--config.endpoint=stage3` another layer, `--config.members.labels_per_class=5,10` takes
 few labels. Features are kept in `runs/features` for later runs on the same weights and images.
 
-Expected: TODO ± TODO.
-Time: TODO min on 2 CPU cores.
+Expected: MobileNetV2's ImageNet weights, five seeds, mean and standard deviation: ants and bees
+(hymenoptera) 98.0 ± 0.0; PACS photo 98.2 ± 0.0, and from there art 63.7 ± 0.5, cartoon 39.9 ± 0.8,
+sketch 25.6 ± 1.2, where probes of the domain itself reach 82.9 ± 2.4, 84.6 ± 1.0 and 79.6 ± 1.0
+(the net as JSON for these TensorFlow weights: {"name": "mobilenet_v2", "padding": "SAME",
+"input": {"mean": [0.5], "std": [0.5]}}).
+Time: 3 min for 400 images of 224 pixels on 2 busy CPU cores, seconds once features are kept.
 """
 
 import json

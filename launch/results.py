@@ -35,7 +35,11 @@ def keep(directory: Path) -> Path:
         kept['protocol'] = runs[results['baseline']]['protocol']
     else:
         runs = {results['name']: results}
-        rows = verdict.summarise(results['name'], results)
+        rows = [
+            row | {'stream': stream}
+            for stream in sorted(results['scores'], key=lambda name: name != 'test')
+            for row in verdict.summarise(results['name'], results, stream)
+        ]
         kept = {'title': results['description'], 'protocol': results['protocol'], 'summary': rows}
     first = next(iter(runs.values()))
     seconds = sum(run['seconds']['total'] for run in runs.values())
@@ -116,9 +120,13 @@ def runs(kept: list[dict]) -> str:
     """Markdown: a row a single run."""
     lines = ['| run | accuracy | seeds | command |', '|---|---|---|---|']
     for run in kept:
+        cells = []
         for row in run['summary']:
-            score = f'{100 * row["mean"]:.1f} ± {100 * row["std"]:.1f}'
-            lines.append(f'| {run["title"]} | {score} | {row["n"]} | `{run["command"]}` |')
+            stream = row.get('stream', 'test')
+            where = '' if stream == 'test' else f'{stream} '
+            cells.append(f'{where}{100 * row["mean"]:.1f} ± {100 * row["std"]:.1f}')
+        cell, seeds = '<br>'.join(cells), run['summary'][0]['n']
+        lines.append(f'| {run["title"]} | {cell} | {seeds} | `{run["command"]}` |')
     return '\n'.join(lines)
 
 
