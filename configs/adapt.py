@@ -25,14 +25,15 @@ Time: 30 min for one method and its twins on 2 CPU cores.
 from tljax import config
 from tljax.types import unknown
 
-STEPS, FULL = 1500, 20_000
-EVALUATIONS = 6
+STEPS, FULL = 2000, 20_000
+EVALUATIONS = 5
 # Sets whose images are grey, whatever their files say.
 GREY = ('tfds:emnist', 'tfds:fashion_mnist', 'tfds:kmnist', 'tfds:mnist', 'tfds:usps')
 GREY += ('sklearn:digits',)
 DIGITS = (*GREY, 'tfds:mnist_m')
 # For digits of one scale: those of MNIST-M have a border of 2 pixels around MNIST's 28.
 FIT = {'tfds:mnist_m': 'crop:0.875'}
+AUGMENT = 'shift:3|rotate:10'  # of training images of digits, in both domains
 ADAM = {'optimizer': {'name': 'adam', 'schedule': 'constant'}, 'hparams': {'rate': 2e-4}}
 APART = {'options': {'together': False}}  # each domain normalised by its own statistics
 # What differs from the common protocol, method by method.
@@ -51,7 +52,7 @@ METHODS: dict[str, dict] = {
     'entropy': APART,
     'jan': APART,
     'mcc': APART,
-    'mcd': ADAM,
+    'mcd': {**ADAM, 'hparams': {'rate': 5e-4}},
     'shot': {'hparams': {'label_smoothing': 0.1}, 'options': {'pseudo': 0.1}},
     'sinkhorn': APART,
     'subspace_alignment': {},
@@ -79,14 +80,15 @@ def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
     here, there = (
         {'dataset': one, 'fit': FIT.get(name, '')} for one, name in zip(pair, sets, strict=True)
     )
-    unlabelled = config.stream(**there, batch=64, labelled=False)
-    c.data.streams.source = config.stream(**here, batch=64)
+    train = {'batch': 64, 'augment': AUGMENT if size == 28 else 'flip|shift:3'}
+    unlabelled = config.stream(**there, **train, labelled=False)
+    c.data.streams.source = config.stream(**here, **train)
     c.data.evaluate.test = config.held_out(**there, split=config.test_split(target))
     # What the selectors look at; parts of large sets, for evaluation not to outlast training.
     c.data.evaluate.val = config.held_out(**here, split=config.test_split(source), sample=2000)
     c.data.evaluate.target = config.held_out(**there, split='train', labelled=False, sample=2000)
     c.selection = 'information_maximisation'
-    c.members.seed = (0, 1, 2)
+    c.members.seed = (0, 1, 2, 3, 4)
     c.steps = FULL if full else STEPS
     c.evaluate_every = c.steps // EVALUATIONS
     c.runs.source_only = {}
