@@ -40,6 +40,45 @@ def with_gradients(fn, *primals):
 
 
 @pytest.mark.parametrize(
+    'image, side, strides, padding',
+    [
+        ((2, 7, 6, 3), (3, 3), (1, 1), 'SAME'),
+        ((2, 8, 9, 4), (3, 2), (2, 2), 'SAME'),
+        ((3, 9, 8, 2), (5, 3), (2, 1), 'VALID'),
+        ((1, 8, 8, 2), (3, 3), (2, 2), ((1, 1), (1, 1))),
+        ((1, 8, 7, 2), (3, 3), (2, 2), ((0, 1), (-1, 2))),
+    ],
+)
+def test_depthwise(image, side, strides, padding):
+    x, k = normal(0, *image), normal(1, *side, 1, image[-1])
+    options = {'window_strides': strides, 'padding': padding, 'dimension_numbers': NHWC}
+    options |= {'feature_group_count': image[-1]}
+    run = [jax.jit(with_gradients(partial(f, **options), x, k)) for f in (conv, native)]
+    close(run[0](x, k), run[1](x, k))
+    # Of second order, and over models.
+    twice = [jax.grad(lambda x, k, f=f: (f(x, k)[1][1] ** 2).sum(), (0, 1))(x, k) for f in run]
+    close(*twice)
+    many = jnp.stack([x, 2 * x]), jnp.stack([k, k - 1])
+    close(jax.vmap(run[0])(*many), jax.vmap(run[1])(*many))
+
+
+def test_depthwise_in_half_precision_sums_in_single():
+    x, k = (
+        normal(i, *shape).astype('bfloat16') for i, shape in enumerate([(2, 8, 8, 4), (3, 3, 1, 4)])
+    )
+    found = conv(x, k, (1, 1), 'SAME', dimension_numbers=NHWC, feature_group_count=4)
+    assert found.dtype == jnp.bfloat16
+    exact = native(
+        *(one.astype('float32') for one in (x, k)),
+        (1, 1),
+        'SAME',
+        dimension_numbers=NHWC,
+        feature_group_count=4,
+    )
+    np.testing.assert_array_equal(found, exact.astype('bfloat16'))
+
+
+@pytest.mark.parametrize(
     'image, kernel, strides, padding',
     [
         ((2, 7, 6, 3), (3, 3, 3, 4), (1, 1), 'SAME'),

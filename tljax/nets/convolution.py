@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
+from tljax.nets.depthwise import Shifts, depthwise
+
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 BLOCK = 2**18  # patches, in elements, of one block of examples: about a core's cache
 
@@ -36,8 +38,8 @@ def conv(
     """`jax.lax.conv_general_dilated` with gradients that are fast on the CPU.
 
     For `flax.linen.Conv(conv_general_dilated=conv)`; see `Conv`. What is not covered (dilation,
-    groups, other layouts, other than two dimensions) is native. Reverse-mode differentiation of any
-    order works; forward mode (`jax.jvp`) does not.
+    groups of several channels, other layouts, other than two dimensions) is native. Reverse-mode
+    differentiation of any order works; forward mode (`jax.jvp`) does not.
 
     Args:
       lhs: [N, H, W, C].
@@ -48,7 +50,19 @@ def conv(
     Returns:
       [N, h, w, O].
     """
-    special = (*(lhs_dilation or ()), *(rhs_dilation or ()), feature_group_count, batch_group_count)
+    native = partial(
+        lax.conv_general_dilated,
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    special = (*(lhs_dilation or ()), *(rhs_dilation or ()), batch_group_count)
     layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     if (
         lhs.ndim != 4
@@ -56,21 +70,14 @@ def conv(
         or layout != lax.conv_dimension_numbers(lhs.shape, rhs.shape, NHWC)
         or preferred_element_type is not None
     ):
-        return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            window_strides,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            dimension_numbers,
-            feature_group_count,
-            batch_group_count,
-            precision,
-            preferred_element_type,
-        )
+        return native(lhs, rhs)
     pads = tuple(tuple(pair) for pair in pads_of(lhs, rhs, window_strides, padding))
     strides = tuple(window_strides)
+    if feature_group_count > 1:
+        if not feature_group_count == lhs.shape[3] == rhs.shape[3]:
+            return native(lhs, rhs)
+        by_channel = partial(depthwise, Shifts(lhs.shape[1:3], rhs.shape[:2], strides, pads))
+        return lax.platform_dependent(lhs, rhs, cpu=by_channel, default=native)
     return _conv(Geometry(lhs.shape[1:3], rhs.shape[:2], strides, pads, precision), lhs, rhs)
 
 
