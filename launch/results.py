@@ -4,12 +4,13 @@
     python launch/results.py                    # only renew the tables
 
 A study gives a table and a figure, a single run a row. `benchmark.json` there is what
-`launch/benchmark.py --out` wrote. The tables stand between marker comments in README.md; nobody
+`launch/benchmark.py --out` wrote, `ranking.json` what `launch/rank.py --out` did. The tables stand between marker comments in README.md; nobody
 edits them by hand.
 """
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -145,6 +146,18 @@ def speed(benchmark: dict) -> str:
     return '\n'.join(lines)
 
 
+def ranking(found: dict) -> str:
+    """Markdown: a row a source, the best first, and Kendall's tau of every score."""
+    scores = list(found['kendall_tau'])
+    lines = _header('source', *(_words(score) for score in scores), 'fine-tuned')
+    for name in sorted(found['reached'], key=lambda name: -found['reached'][name]):
+        means = [statistics.mean(found['scores'][name][score]) for score in scores]
+        cells = [f'{mean:.3f}' for mean in means]
+        lines.append(_row(name, *cells, f'{100 * found["reached"][name]:.1f}'))
+    tau = [f'{found["kendall_tau"][score]:+.2f}' for score in scores]
+    return '\n'.join([*lines, _row("Kendall's tau", *tau, '')])
+
+
 def renew(text: str, marker: str, table: str) -> str:
     """`text` with the table between the marker comments replaced."""
     begin, end = f'<!-- {marker}: python launch/results.py -->', f'<!-- end of {marker} -->'
@@ -159,6 +172,8 @@ def main(directories: list[str]) -> None:
     text = readme.read_text()
     if benchmark := kept.pop('benchmark', None):
         text = renew(text, 'speed', speed(benchmark))
+    if found := kept.pop('ranking', None):
+        text = renew(text, 'ranking', ranking(found))
     compared = {name: one for name, one in kept.items() if 'comparison' in one}
     compared = dict(sorted(compared.items(), key=lambda pair: pair[1]['minutes']))
     text = renew(text, 'studies', studies(compared))

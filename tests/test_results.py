@@ -86,3 +86,15 @@ def test_readme_shows_what_is_kept():
         kept = json.loads(path.read_text())
         if 'title' in kept:
             assert kept['title'] in text, f'python launch/results.py: README.md lacks {path.name}'
+
+
+def test_ranking_has_the_best_source_first_and_tau_below():
+    scores = {'a': {'logme': [1.0, 3.0]}, 'b': {'logme': [0.5]}}
+    found = {'scores': scores, 'reached': {'b': 0.5, 'a': 0.75}, 'kendall_tau': {'logme': 1.0}}
+    assert results.ranking(found).splitlines() == [
+        '| source | logme | fine-tuned |',
+        '|---|---|---|',
+        '| a | 2.000 | 75.0 |',
+        '| b | 0.500 | 50.0 |',
+        "| Kendall's tau | +1.00 |  |",
+    ]
