@@ -4,8 +4,8 @@
     python launch/results.py                    # only renew the tables
 
 A study gives a table and a figure, a single run a row. `benchmark.json` there is what
-`launch/benchmark.py --out` wrote, `ranking.json` what `launch/rank.py --out` did. The tables stand between marker comments in README.md; nobody
-edits them by hand.
+`launch/benchmark.py --out` wrote, `ranking.json` what `launch/rank.py --out` did. The tables stand
+between marker comments in README.md; nobody edits them by hand.
 """
 
 import json
