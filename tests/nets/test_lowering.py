@@ -48,6 +48,10 @@ def with_gradients(fn, *primals):
         ((2, 9, 9, 1), (4, 4, 1, 2), (2, 2), 'SAME'),
         ((3, 5, 5, 4), (1, 1, 4, 2), (1, 1), 'SAME'),
         ((3, 5, 5, 4), (1, 1, 4, 2), (2, 2), 'VALID'),
+        ((2, 5, 6, 4), (1, 1, 4, 2), (2, 3), ((1, 0), (2, 1))),
+        ((2, 7, 6, 5), (3, 3, 1, 5), (1, 1), 'SAME'),
+        ((2, 8, 7, 4), (3, 2, 1, 4), (2, 2), 'SAME'),
+        ((2, 8, 7, 4), (5, 3, 1, 4), (1, 2), ((2, 1), (-1, 2))),
         ((1, 6, 6, 2), (3, 3, 2, 2), (1, 1), ((-1, 0), (2, -1))),
     ],
 )
@@ -56,7 +60,15 @@ def test_conv(image, kernel, strides, padding):
     run = [
         jax.jit(
             with_gradients(
-                partial(f, window_strides=strides, padding=padding, dimension_numbers=NHWC), x, k
+                partial(
+                    f,
+                    window_strides=strides,
+                    padding=padding,
+                    dimension_numbers=NHWC,
+                    feature_group_count=image[-1] // kernel[2],
+                ),
+                x,
+                k,
             )
         )
         for f in (conv, native)
@@ -69,7 +81,11 @@ def test_lowered_for_the_cpu_only():
     x, k = normal(0, 2, 6, 6, 3), normal(1, 3, 3, 3, 4)
     plain = lambda x, k: conv(x, k, (1, 1), 'SAME', dimension_numbers=NHWC)
     pooled = lambda x, k: conv_pool(x, k, jnp.zeros(4), 'SAME')
-    for fn, on_cpu in ((plain, 2), (pooled, 0)):
+    pixel = lambda x, k: plain(x, k[:1, :1])
+    depthwise = lambda x, k: conv(
+        x, k[:, :, :1, :3], (1, 1), 'SAME', dimension_numbers=NHWC, feature_group_count=3
+    )
+    for fn, on_cpu in ((plain, 2), (pooled, 0), (pixel, 0), (depthwise, 0)):
         traced = jax.jit(with_gradients(fn, x, k)).trace(x, k)
         for platform in ('cpu', 'cuda', 'tpu'):
             text = traced.lower(lowering_platforms=(platform,)).as_text()
@@ -122,6 +138,19 @@ def test_conv_differentiates_to_any_order():
         return inner, jax.grad(lambda k: jnp.sum(jax.grad(penalty)(x, k) ** 2))(k)
 
     close(run(x, k, conv), run(x, k, native))
+
+
+@pytest.mark.parametrize(
+    'kernel, groups', [((3, 3, 4, 4), 1), ((1, 1, 4, 4), 1), ((3, 3, 1, 4), 4)]
+)
+def test_conv_in_half_precision(kernel, groups):
+    """As precise as a sum in float32, rounded once."""
+    x, k = normal(0, 2, 6, 6, 4).astype(jnp.bfloat16), normal(1, *kernel).astype(jnp.bfloat16)
+    options = {'dimension_numbers': NHWC, 'feature_group_count': groups}
+    found = conv(x, k, (1, 1), 'SAME', **options)
+    exact = native(x.astype(jnp.float32), k.astype(jnp.float32), (1, 1), 'SAME', **options)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(np.float32), exact, rtol=2**-8, atol=2**-8)
 
 
 def test_linen_conv():
