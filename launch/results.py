@@ -133,17 +133,17 @@ def runs(kept: list[dict]) -> str:
 
 def speed(benchmark: dict) -> str:
     """Markdown: a row a case of the benchmark."""
-    machine = benchmark['machine']
     lines = [
-        f'| case | tljax, ms | PyTorch {machine["torch"].partition("+")[0]}, ms | ratio | half of '
-        'the rounds within |',
-        '|---' * 5 + '|',
+        '| case | tljax, ms | beside it | its ms | ratio | half of the rounds within |',
+        '|---' * 6 + '|',
     ]
     for row in benchmark['rows']:
         low, high = row['spread']
-        times = f'{row["ours_ms"]:.1f} | {row["torch_ms"]:.1f}'
-        lines.append(f'| {row["case"]} | {times} | {row["ratio"]:.2f} | {low:.2f} to {high:.2f} |')
-    return '\n'.join(lines)
+        ours, theirs = (f'{row[key]:,.1f}' for key in ('ours_ms', 'theirs_ms'))
+        cells = row['case'], ours, row['against'], theirs, f'{row["ratio"]:.2f}'
+        lines.append(f'| {" | ".join(cells)} | {low:.2f} to {high:.2f} |')
+    versions = {k: v for k, v in benchmark['machine'].items() if k not in ('cores', 'processor')}
+    return '\n'.join([*lines, '', ', '.join(' '.join(pair) for pair in versions.items()) + '.'])
 
 
 def ranking(found: dict) -> str:
