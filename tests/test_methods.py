@@ -32,6 +32,11 @@ SETTINGS: dict[str, dict] = {
     'dann': {'options': {'widths': (6,)}},
     'drcn': {'options': {'widths': (4,), 'kernel': 3}},
     'mcd': {'options': {'inner': 2}},
+    'multitask': {
+        'options': {'balancer': 'mgda', 'at': 'features'},
+        'data.streams.source.tasks': ('label', 'parity', 'ink'),
+        'data.evaluate.test.tasks': ('label', 'parity', 'ink'),
+    },
     'shot': {'options': {'every': 1, 'source_share': 0.3}},
     'subspace_alignment': {'options': {'dimensions': 4}},
     'tca': {'options': {'dimensions': 4, 'examples': 30}},

@@ -86,6 +86,7 @@ def default() -> ConfigDict:
     # reach, because it knows more, and that none is judged by.
     c.runs = ConfigDict()
     c.compare = {'baseline': '', 'ceiling': '', 'arms': (), 'stream': 'test', 'metric': 'accuracy'}
+    c.compare.twins = ConfigDict()  # task -> the run that learns it alone, for verdicts by task
     return c
 
 
@@ -102,6 +103,8 @@ def stream(dataset: str = '', **options) -> dict:
             'batch': 64,
             'labelled': True,
             'augment': '',  # such as flip|shift:2
+            'tasks': (),  # label columns, where several tasks are learnt; (): the classes alone
+            'shares': ConfigDict(),  # task -> share of its labels that is kept; others: all
         },
         options,
     )
@@ -117,6 +120,7 @@ def held_out(dataset: str = '', **options) -> dict:
             'sample': 0,
             'fit': '',
             'labelled': True,
+            'tasks': (),
         },
         options,
     )
@@ -166,7 +170,7 @@ def transfer_study(c: ConfigDict, pretrain: dict | None = None, weights: str = '
 
 
 # Dicts whose keys are the user's: a change replaces them whole.
-_OPEN = ('net', 'head', 'rates', 'options')
+_OPEN = ('net', 'head', 'rates', 'options', 'shares', 'twins')
 
 
 def checked(config: ConfigDict) -> ConfigDict:
