@@ -4,12 +4,13 @@
     python launch/results.py                    # only renew the tables
 
 A study gives a table and a figure, a single run a row. `benchmark.json` there is what
-`launch/benchmark.py --out` wrote. The tables stand between marker comments in README.md; nobody
-edits them by hand.
+`launch/benchmark.py --out` wrote, `ranking.json` what `launch/rank.py --out` did. The tables stand
+between marker comments in README.md; nobody edits them by hand.
 """
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tljax import verdict, workdir  # noqa: E402
 from tljax.report import canvas, figures  # noqa: E402
 
 KEPT = ROOT / 'configs/results'
+PUBLISHED = KEPT / 'published.json'  # study -> arm -> what was reported, and where
 AXIS = 'labels_per_class'
 
 
@@ -30,10 +32,15 @@ def keep(directory: Path) -> Path:
         names = [*results['arms'], *results['supporting']]
         runs = {name: workdir.read_json(directory / name / 'results.json') for name in names}
         kept = {key: results[key] for key in ('title', 'baseline', 'arms', 'metric', 'comparison')}
+        kept |= {key: results[key] for key in ('ceiling', 'selections') if results.get(key)}
         kept['protocol'] = runs[results['baseline']]['protocol']
     else:
         runs = {results['name']: results}
-        rows = verdict.summarise(results['name'], results)
+        rows = [
+            row | {'stream': stream}
+            for stream in sorted(results['scores'], key=lambda name: name != 'test')
+            for row in verdict.summarise(results['name'], results, stream)
+        ]
         kept = {'title': results['description'], 'protocol': results['protocol'], 'summary': rows}
     first = next(iter(runs.values()))
     seconds = sum(run['seconds']['total'] for run in runs.values())
@@ -48,29 +55,63 @@ def keep(directory: Path) -> Path:
     return path
 
 
-def studies(kept: list[dict]) -> str:
-    """Markdown: a table a study, a row a label count, a column an arm."""
+def studies(kept: dict[str, dict]) -> str:
+    """Markdown: a table a study; by label counts where there are several, else by arms."""
     lines = []
-    for study in kept:
-        arms = study['arms']
+    for name, study in kept.items():
+        counts = list(dict.fromkeys(row[AXIS] for row in study['comparison']))
         lines += [
             f'**{study["title"]}**, {study["minutes"]:.0f} min on 2 CPU cores:',
             f'`{study["command"]}`',
             '',
-            '| labels per class | ' + ' | '.join(arm.replace('_', '-') for arm in arms) + ' |',
-            '|---' * (len(arms) + 1) + '|',
+            *(_by_count(study, counts) if len(counts) > 1 else _by_arm(name, study)),
+            '',
         ]
-        for count in dict.fromkeys(row[AXIS] for row in study['comparison']):
-            rows = {row['arm']: row for row in study['comparison'] if row[AXIS] == count}
-            cells = [_cell(rows[arm], arm == study['baseline']) for arm in arms]
-            lines.append(f'| {count} | ' + ' | '.join(cells) + ' |')
-        lines.append('')
     return '\n'.join(lines)
 
 
-def _cell(row: dict, baseline: bool) -> str:
+def _by_count(study: dict, counts: list) -> list[str]:
+    """A row a label count, a column an arm."""
+    arms = study['arms']
+    lines = _header('labels per class', *(arm.replace('_', '-') for arm in arms))
+    for count in counts:
+        rows = {row['arm']: row for row in study['comparison'] if row[AXIS] == count}
+        cells = [_cell(rows[arm], arm == study['baseline']) for arm in arms]
+        lines.append(_row(count, *cells))
+    return lines
+
+
+def _by_arm(name: str, study: dict) -> list[str]:
+    """A row an arm, a column a selection of the step; beside them what was published."""
+    selections = study.get('selections') or {'accuracy': study['comparison']}
+    reported = json.loads(PUBLISHED.read_text()).get(name, {})
+    titles = [_words(selection) for selection in selections]
+    lines = _header('', *titles, 'seeds', *(['published'] if reported else []))
+    for arm in study['arms']:
+        rows = [one for table in selections.values() for one in table if one['arm'] == arm]
+        plain = arm in (study['baseline'], study.get('ceiling'))
+        cells = [_cell(row, plain) for row in rows]
+        beside = [reported.get(arm, '')] if reported else []
+        lines.append(_row(arm.replace('_', '-'), *cells, rows[0]['n'], *beside))
+    return lines
+
+
+def _words(selection: str) -> str:
+    words = selection.replace('_', ' ')
+    return {'last': 'last step', 'oracle': 'oracle step (target labels)'}.get(selection, words)
+
+
+def _header(*titles: str) -> list[str]:
+    return [_row(*titles), '|---' * len(titles) + '|']
+
+
+def _row(*cells) -> str:
+    return '| ' + ' | '.join(map(str, cells)) + ' |'
+
+
+def _cell(row: dict, plain: bool) -> str:
     text = f'{100 * row["mean"]:.1f} ± {100 * row["std"]:.1f}'
-    if baseline:
+    if plain:
         return text
     change = f'{100 * row["delta_mean"]:+.1f} ± {100 * row["delta_ci95"]:.1f}'
     return f'{text}<br>{change}: {row["verdict"]}'
@@ -80,25 +121,41 @@ def runs(kept: list[dict]) -> str:
     """Markdown: a row a single run."""
     lines = ['| run | accuracy | seeds | command |', '|---|---|---|---|']
     for run in kept:
+        cells = []
         for row in run['summary']:
-            score = f'{100 * row["mean"]:.1f} ± {100 * row["std"]:.1f}'
-            lines.append(f'| {run["title"]} | {score} | {row["n"]} | `{run["command"]}` |')
+            stream = row.get('stream', 'test')
+            where = '' if stream == 'test' else f'{stream} '
+            cells.append(f'{where}{100 * row["mean"]:.1f} ± {100 * row["std"]:.1f}')
+        cell, seeds = '<br>'.join(cells), run['summary'][0]['n']
+        lines.append(f'| {run["title"]} | {cell} | {seeds} | `{run["command"]}` |')
     return '\n'.join(lines)
 
 
 def speed(benchmark: dict) -> str:
     """Markdown: a row a case of the benchmark."""
-    machine = benchmark['machine']
     lines = [
-        f'| case | tljax, ms | PyTorch {machine["torch"].partition("+")[0]}, ms | ratio | half of '
-        'the rounds within |',
-        '|---' * 5 + '|',
+        '| case | tljax, ms | beside it | its ms | ratio | half of the rounds within |',
+        '|---' * 6 + '|',
     ]
     for row in benchmark['rows']:
         low, high = row['spread']
-        times = f'{row["ours_ms"]:.1f} | {row["torch_ms"]:.1f}'
-        lines.append(f'| {row["case"]} | {times} | {row["ratio"]:.2f} | {low:.2f} to {high:.2f} |')
-    return '\n'.join(lines)
+        ours, theirs = (f'{row[key]:,.1f}' for key in ('ours_ms', 'theirs_ms'))
+        cells = row['case'], ours, row['against'], theirs, f'{row["ratio"]:.2f}'
+        lines.append(f'| {" | ".join(cells)} | {low:.2f} to {high:.2f} |')
+    versions = {k: v for k, v in benchmark['machine'].items() if k not in ('cores', 'processor')}
+    return '\n'.join([*lines, '', ', '.join(' '.join(pair) for pair in versions.items()) + '.'])
+
+
+def ranking(found: dict) -> str:
+    """Markdown: a row a source, the best first, and Kendall's tau of every score."""
+    scores = list(found['kendall_tau'])
+    lines = _header('source', *(_words(score) for score in scores), 'fine-tuned')
+    for name in sorted(found['reached'], key=lambda name: -found['reached'][name]):
+        means = [statistics.mean(found['scores'][name][score]) for score in scores]
+        cells = [f'{mean:.3f}' for mean in means]
+        lines.append(_row(name, *cells, f'{100 * found["reached"][name]:.1f}'))
+    tau = [f'{found["kendall_tau"][score]:+.2f}' for score in scores]
+    return '\n'.join([*lines, _row("Kendall's tau", *tau, '')])
 
 
 def renew(text: str, marker: str, table: str) -> str:
@@ -115,9 +172,10 @@ def main(directories: list[str]) -> None:
     text = readme.read_text()
     if benchmark := kept.pop('benchmark', None):
         text = renew(text, 'speed', speed(benchmark))
-    compared = sorted(
-        (one for one in kept.values() if 'comparison' in one), key=lambda one: one['minutes']
-    )
+    if found := kept.pop('ranking', None):
+        text = renew(text, 'ranking', ranking(found))
+    compared = {name: one for name, one in kept.items() if 'comparison' in one}
+    compared = dict(sorted(compared.items(), key=lambda pair: pair[1]['minutes']))
     text = renew(text, 'studies', studies(compared))
     text = renew(text, 'runs', runs([one for one in kept.values() if 'summary' in one]))
     readme.write_text(text)

@@ -1,5 +1,7 @@
 """The battery: every method of the table initialises, trains three steps and predicts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +74,17 @@ def built(name: str, since: str | None = None, **changes):
     return build_method(config_for(name, **changes), Spec((8, 8, 1), tuple('56789'), since))
 
 
+@pytest.fixture(scope='module')
+def fitted(tmp_path_factory):
+    """`fitted(name, seeds)`: `(params, mutable)` of a method's tiny run, trained once."""
+
+    @functools.cache
+    def values(name, seeds):
+        return fit(prepared_for(name, seeds), tmp_path_factory.mktemp('fit'))
+
+    return values
+
+
 def fit(prepared, directory):
     """`(params, mutable)` after all steps, by path, NumPy."""
     checkpoints = Checkpoints(directory / 'checkpoints')
@@ -87,14 +100,14 @@ def fit(prepared, directory):
 
 @pytest.mark.parametrize('name', METHODS)
 @pytest.mark.parametrize('trains', [None, 'head'])
-def test_three_steps_and_predict(name, trains, tmp_path):
+def test_three_steps_and_predict(name, trains, fitted, tmp_path):
     if trains and name in NARROW:
         with pytest.raises(ValueError, match="adapts the encoder, of which trains='head' leaves"):
             prepared_for(name, trains=trains)
     changes = NARROW.get(name, {'trains': trains}) if trains else {}
     prepared = prepared_for(name, **changes)
     before = partition.flat(jax.tree.map(np.array, prepared.values[0]))
-    params, mutable = fit(prepared, tmp_path)
+    params, mutable = fit(prepared, tmp_path) if trains else fitted(name, (0, 1))
     after = partition.flat(params)
     assert {k: v.shape for k, v in after.items()} == {k: v.shape for k, v in before.items()}
     moved = {path for path in after if (after[path] != before[path]).any()}
@@ -123,20 +136,17 @@ def test_three_steps_and_predict(name, trains, tmp_path):
 
 
 @pytest.mark.parametrize('name', METHODS)
-def test_member_of_two_equals_the_solo_run(name, tmp_path):
-    both = fit(prepared_for(name), tmp_path / 'both')
-    solo = fit(prepared_for(name, seeds=(1,)), tmp_path / 'solo')
+def test_member_of_two_equals_the_solo_run(name, fitted):
+    both, solo = fitted(name, (0, 1)), fitted(name, (1,))
     for ours, theirs in zip(both, solo, strict=True):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x[1], y[0], 1e-4, 1e-6), ours, theirs)
 
 
 @pytest.mark.parametrize('name', METHODS)
-def test_labels_of_the_target_change_nothing(name, tmp_path):
-    fitted = []
-    for shift in (0, 1):
-        prepared = prepared_for(name, seeds=(0,))
-        target = prepared.streams['target']
-        source = target.source._replace(labels=(target.source.labels + shift) % 5)
-        streams = prepared.streams | {'target': target._replace(source=source)}
-        fitted.append(fit(prepared._replace(streams=streams), tmp_path / str(shift)))
-    jax.tree.map(np.testing.assert_array_equal, *fitted)
+def test_labels_of_the_target_change_nothing(name, fitted, tmp_path):
+    prepared = prepared_for(name, seeds=(1,))
+    target = prepared.streams['target']
+    source = target.source._replace(labels=(target.source.labels + 1) % 5)
+    streams = prepared.streams | {'target': target._replace(source=source)}
+    other = fit(prepared._replace(streams=streams), tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, fitted(name, (1,)), other)

@@ -20,7 +20,7 @@ def adapting(**changes):
     c = runs.run(**{'steps': 12, 'evaluate_every': 3, **changes})
     c.data.streams.source.split = 'train[:50%]'
     hold = lambda **options: configs.held_out(runs.DIGITS, classes=runs.NEW, **options)
-    c.data.evaluate.val = hold(split='train[50%:]', most=90)
+    c.data.evaluate.val = hold(split='train[50%:]', sample=90)
     c.data.evaluate.target = hold(split='test[:50%]', labelled=False)
     return c
 
@@ -64,7 +64,7 @@ def test_no_score_is_made_of_an_unlabelled_stream(tmp_path):
     assert set(runs.lines(tmp_path)[0]) == {'step', 'phase', 'train', 'val', 'test', 'selection'}
     assert found['scores']['val']['count'] == 90
     assert re.search(r'\(test\[:50%\]\), all 1\d\d examples without labels', found['protocol'])
-    assert '(train[50%:]), 90 evenly spaced examples' in found['protocol']
+    assert '(train[50%:], 90 sampled), all 90 examples' in found['protocol']
 
 
 def test_what_is_lacking():
@@ -89,7 +89,10 @@ def test_what_is_lacking():
             r'selection=oracle needs data\.evaluate\.test, labelled',
         ),
         ({'selection': 'validation'}, "unknown selection 'validation': there are last, .*"),
-        ({'data.evaluate.test.most': -1}, r'data\.evaluate\.test\.most is -1; expected 0 or more'),
+        (
+            {'data.evaluate.test.sample': -1},
+            r'data\.evaluate\.test\.sample is -1; expected 0 or more',
+        ),
     ],
 )
 def test_selection_that_cannot_be(changes, message):

@@ -62,7 +62,7 @@ def default() -> ConfigDict:
     c.data = {
         'size': 0,  # side in pixels; 0: what the net declares
         'channels': 0,  # 1 or 3; 0: what the net declares
-        'fit': 'crop',  # how an image becomes square
+        'fit': 'crop',  # how an image becomes square; see tljax.data.decode.Pixels
         'data_dir': '',  # of prepared TFDS sets, or several joined by ':'; '': TFDS's own
         'resident_mb': 1024,  # streams up to this size live on the device, larger ones are fed
         'wrap': False,  # let a batch larger than a subset hold an example more than once
@@ -97,7 +97,9 @@ def stream(dataset: str = '', **options) -> dict:
             'dataset': dataset,  # sklearn:digits, tfds:<name>, folder:<path>, npz:<path>
             'split': 'train',
             'classes': (),  # names or numbers to keep, relabelled in this order; (): all
-            'labels_per_class': 0,  # few-shot subset; 0: all
+            'sample': 0,  # examples, the same for every member; 0: all
+            'fit': '',  # how an image becomes square; '': as data.fit says
+            'labels_per_class': 0,  # few-shot subset, drawn by the member's seed; 0: all
             'batch': 64,
             'labelled': True,
             'augment': '',  # such as flip|shift:2
@@ -115,8 +117,9 @@ def held_out(dataset: str = '', **options) -> dict:
             'dataset': dataset,
             'split': 'test',
             'classes': (),
+            'sample': 0,
+            'fit': '',
             'labelled': True,
-            'most': 0,  # examples, evenly spaced over the split; 0: all
             'tasks': (),
         },
         options,
@@ -148,15 +151,17 @@ def _checked(known: dict, options: dict) -> dict:
     return known | options
 
 
-def transfer_study(c: ConfigDict, pretrain: dict) -> ConfigDict:
+def transfer_study(c: ConfigDict, pretrain: dict | None = None, weights: str = '') -> ConfigDict:
     """Adds the runs that answer: from scratch, frozen features, or fine-tuning?
 
     Args:
       c: the target task, as every arm trains it.
       pretrain: what differs in the source task, whose encoder two of the arms start from.
+      weights: published ones that they start from instead.
     """
-    start = {'init': {'from': 'pretrain', 'load': 'encoder'}}
-    c.runs.pretrain = pretrain
+    start = {'init': {'from': weights or 'pretrain', 'load': 'encoder'}}
+    if pretrain:
+        c.runs.pretrain = pretrain
     c.runs.scratch = {}
     c.runs.frozen = {'trains': 'head', 'cache_prefix': True, **start}
     c.runs.fine_tuned = start

@@ -228,9 +228,8 @@ def outcome(method: Method, fitted: loop.Fitted) -> dict[str, dict]:
 def sets(prepared: Prepared) -> str:
     """'full' where whole splits are trained and tested on, else 'sampled'."""
     data = prepared.config.data
-    splits = [stream.split for stream in data.streams.values()]
-    splits += [held.split for name, held in data.evaluate.items() if name == 'test']
-    cut = any('[' in split for split in splits)
+    parts = [*data.streams.values(), *(one for n, one in data.evaluate.items() if n == 'test')]
+    cut = any('[' in part.split or part.sample for part in parts)
     few = any((s.count < len(s.source.labels)).any() for s in prepared.streams.values())
     return 'sampled' if cut or few else 'full'
 
@@ -241,15 +240,14 @@ def protocol(prepared: Prepared) -> str:
         f'{name}: {s.source.name}, {_span(s.count)} examples'
         for name, s in prepared.streams.items()
     )
-    held = ', '.join(_held(name, s, prepared.config) for name, s in prepared.held.items())
+    held = ', '.join(_held(name, stream) for name, stream in prepared.held.items())
     select = prepared.config.selection
     words = 'last step' if select == selection.LAST else selection.SELECTORS[select].words
     return f'Trained on {trained}. Evaluated on {held}. Reported: {words}.'
 
 
-def _held(name: str, stream: data.Stream, config) -> str:
-    count, most = len(stream.source.labels), config.data.evaluate[name].most
-    amount = f'all {count} examples' if count != most else f'{count} evenly spaced examples'
+def _held(name: str, stream: data.Stream) -> str:
+    amount = f'all {len(stream.source.labels)} examples'
     labels = '' if stream.labelled else ' without labels'
     return f'{name}: {stream.source.name}, {amount}{labels}'
 

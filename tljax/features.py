@@ -46,11 +46,17 @@ class Features(NamedTuple):
 
 
 def key(
-    source: sources.Source, dataset: str, split: str, pixels: decode.Pixels, data_dir: str = ''
+    source: sources.Source,
+    dataset: str,
+    split: str,
+    pixels: decode.Pixels,
+    data_dir: str = '',
+    sample: int = 0,
 ) -> dict[str, Any]:
-    """JSON that tells the images of a source from all others; see `sources.load`."""
+    """JSON that tells the images of a source from all others; see `sources.load` and `sampled`."""
     return {
         'split': split,
+        'sample': sample,
         'classes': list(source.classes),
         'contents': fingerprint.of(dataset, source, data_dir or None),
         'pixels': {**pixels._asdict(), 'image': list(source.image)},

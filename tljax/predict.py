@@ -75,9 +75,15 @@ def load(run: Path, member: int | None = None) -> Model:
         title,
         spec.classes,
         spec.image,
-        pixels_of(config)._replace(channels=spec.image[-1]),
+        pixels_of(config, _fit(config))._replace(channels=spec.image[-1]),
         lambda images: np.asarray(probabilities(values, images)),
     )
+
+
+def _fit(config) -> str:
+    """How the images became square that the run was tested on."""
+    held = config.data.evaluate
+    return held.get('test', next(iter(held.values()))).fit
 
 
 def config_of(run: Path | str) -> ConfigDict:

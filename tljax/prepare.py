@@ -127,7 +127,8 @@ def activations(
         whole = features.values(start, net, source.image, drop=config.init.drop)
         if features.same(variables, whole):
             variables, also = whole, store.also
-    key = features.key(source, of.dataset, of.split, pixels_of(config), config.data.data_dir)
+    pixels = pixels_of(config, of.fit)
+    key = features.key(source, of.dataset, of.split, pixels, config.data.data_dir, of.sample)
     about = {'weights': start, 'dataset': of.dataset, 'split': of.split}
     how |= {'root': store.root, 'also': also, 'about': about}
     return features.kept(net, variables, source, key, (cut,), **how)[0][cut]
@@ -156,8 +157,9 @@ def check_choices(config) -> None:
     for name in config.data.streams:
         least['data', 'streams', name, 'batch'] = 1
         least['data', 'streams', name, 'labels_per_class'] = 0
+        least['data', 'streams', name, 'sample'] = 0
     for name in config.data.evaluate:
-        least['data', 'evaluate', name, 'most'] = 0
+        least['data', 'evaluate', name, 'sample'] = 0
     for path, low in least.items():
         value = reduce(lambda tree, key: tree[key], path, config)
         if value < low:
@@ -217,24 +219,25 @@ def options_of(config) -> Options:
     )
 
 
-def pixels_of(config) -> decode.Pixels:
+def pixels_of(config, fit: str = '') -> decode.Pixels:
     """What every image is made into: what data.size and data.channels say, or the net declares."""
     wanted, data = encoder(config).input, config.data
-    return decode.Pixels(data.size or wanted.size, data.channels or wanted.channels, data.fit)
+    size, channels = data.size or wanted.size, data.channels or wanted.channels
+    return decode.Pixels(size, channels, fit or data.fit)
 
 
 def _load(config, name: str, stream: Mapping) -> sources.Source:
-    pixels = pixels_of(config)._asdict()
     try:
-        return sources.load(
+        source = sources.load(
             stream['dataset'],
             stream['split'],
-            **pixels,
+            **pixels_of(config, stream['fit'])._asdict(),
             classes=tuple(stream['classes']) or None,
             data_dir=config.data.data_dir or None,
             tasks=tuple(stream['tasks']),
             shares=dict(stream.get('shares', {})),
         )
+        return sources.sampled(source, stream['sample']) if stream['sample'] else source
     except ValueError as error:
         raise ValueError(f'stream {name!r}: {error}') from error
 
@@ -267,8 +270,6 @@ def held_out_streams(config, members: Members) -> dict[str, data.Stream]:
     streams, none = {}, [0] * len(members.table)
     for name, wanted in config.data.evaluate.items():
         source = _load(config, name, wanted)
-        if wanted.most:
-            source = sources.thinned(source, wanted.most)
         order, count = data.select(source, none, none)
         streams[name] = data.Stream(name, source, order, count, config.block, wanted.labelled)
     return streams

@@ -81,11 +81,13 @@ def test_sources_travel_to_other_processes(digits):
         np.testing.assert_array_equal(again.fetch(5), source.fetch(5))
 
 
-def test_thinned_rows_are_evenly_spaced(digits):
-    few = sources.thinned(digits, 7)
-    rows = [0, 85, 171, 256, 342, 427, 513]  # floor(599 i / 7)
+def test_sampled_rows_are_different_ones_in_order(digits):
+    few = sources.sampled(digits, 7)
+    rows = sorted(np.random.RandomState(0).permutation(len(digits.labels))[:7])
     assert few.labels.tolist() == digits.labels[rows].tolist()
     for i, row in enumerate(rows):
         np.testing.assert_array_equal(few.fetch(i), digits.fetch(row))
-    assert len(sources.thinned(digits, 597).labels) == 597
-    assert sources.thinned(digits, len(digits.labels)) is digits
+    assert few.name == 'sklearn:digits (test, 7 sampled)'
+    assert sources.sampled(digits, 7, seed=1).labels.tolist() != few.labels.tolist()
+    assert len(sources.sampled(digits, 597).labels) == 597
+    assert sources.sampled(digits, len(digits.labels)) is digits

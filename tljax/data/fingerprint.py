@@ -31,7 +31,7 @@ def of(spec: str, source: Source, data_dir: str | None = None) -> str:
 
         found.update(sklearn.__version__.encode())
     elif kind == 'tfds':
-        folder = tfds.find(rest, tfds.data_dir_or_default(data_dir))
+        folder = tfds.find(rest, tfds.data_dirs(data_dir))
         found.update(_stats(sorted(folder.iterdir())))
     else:
         found.update(_stats(source.keys))

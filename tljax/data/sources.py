@@ -127,10 +127,13 @@ def arrays(
     return images
 
 
-def thinned(source: Source, most: int) -> Source:
-    """At most so many rows, evenly spaced, so that sets in the order of their classes keep all."""
+def sampled(source: Source, most: int, seed: int = 0) -> Source:
+    """At most so many rows, drawn by a seed without replacement and in the order of the set."""
     count = len(source.labels)
-    return source if count <= most else take(source, np.arange(most) * count // most)
+    if count <= most:
+        return source
+    rows = np.random.RandomState(seed).permutation(count)[:most]
+    return take(source, np.sort(rows))._replace(name=f'{source.name[:-1]}, {most} sampled)')
 
 
 def take(of: Source | Part, rows: np.ndarray) -> Source | Part:
