@@ -21,7 +21,8 @@ of the losses, and task by task with `single_TASK`: same network, same steps, on
 
 Further fields: tasks=A+B names label columns, width=F makes the shared layers F times as wide
 (the capacity study), share=TASK:F keeps a share F of a task's training labels (the study of
-balance), branch=ENDPOINT gives each task the layers behind it, 'full' is the paper's schedule of
+balance), branch=ENDPOINT gives each task the layers behind it, 'affinity' shows how tasks bear on
+each other, 'full' is the paper's schedule of
 100 epochs. Without it, Multi-MNIST is trained for 10 epochs, with a rate that falls as a cosine.
 
 Expected: {EXPECTED}
@@ -44,6 +45,7 @@ DATA: dict[str, dict] = {
             'input': {'size': 8, 'channels': 1},
         },
         'batch': 64,
+        'rate': 0.01,
     },
     'tfds:multi_mnist': {
         'tasks': ('left', 'right'),
@@ -65,7 +67,7 @@ OTHER = {
     'net': {'name': 'resnet', 'input': {'size': 32}},
     'batch': 128,
 }
-FIELDS = ('tasks', 'width', 'share', 'branch', 'full')
+FIELDS = ('tasks', 'width', 'share', 'branch', 'affinity', 'full')
 
 
 def get_config(argument: str = 'sklearn:digits,uncertainty'):
@@ -103,7 +105,8 @@ def get_config(argument: str = 'sklearn:digits,uncertainty'):
         c.runs[alone[task]] = {'data': {'streams': {'source': only}, 'evaluate': {'test': test}}}
     for name in ('equal', *balancers):
         at = {'balancer': 'mgda', 'at': 'features'} if name == 'mgda_ub' else {'balancer': name}
-        c.runs[name] = {'options': {**shared, **at}}
+        told = {'affinity': True} if 'affinity' in fields and name == 'equal' else {}
+        c.runs[name] = {'options': {**shared, **at, **told}}
     c.compare.update(baseline='equal', arms=('equal', *balancers), twins=alone)
     return c
 

@@ -15,7 +15,7 @@ from tljax.data import labels, sources
 from tljax.data.builders import pairs
 from tljax.evaluation import multitask
 from tljax.losses.multitask import mgda
-from tljax.methods.multitask import Network, joined
+from tljax.methods.multitask import Network, affinities, joined
 from tljax.prepare import prepare
 from tljax.types import Spec, Task
 
@@ -232,6 +232,27 @@ def test_gradient_at_the_features_is_that_of_the_weighed_losses():
     toys.close(found['head'], plain, 1e-4)
 
 
+def test_affinities_are_those_by_hand():
+    stretch, centres = np.array([[1.0, 2.0], [3.0, 1.0]]), np.array([[0.0, 1.0], [2.0, 0.0]])
+    value = lambda x: (stretch * (x - centres) ** 2).sum(axis=1)
+    x = np.array([1.0, 1.5])
+    g = 2 * stretch * (x - centres)
+    found = affinities(lambda p: value(p['w']), {'w': jnp.array(x)}, 0.1)
+    cosine = g[0] @ g[1] / np.linalg.norm(g[0]) / np.linalg.norm(g[1])
+    np.testing.assert_allclose(found['cosine'], [[1, cosine], [cosine, 1]], 1e-5)
+    wanted = [1 - value(x - 0.1 * step) / value(x) for step in g]
+    np.testing.assert_allclose(found['lookahead'], wanted, 1e-4)
+
+
+def test_affinities_are_told_and_drawn(tmp_path):
+    c = config(('label', 'parity'), affinity=True)
+    found = study.run(c, tmp_path)
+    cosine = np.array(found['outcome']['cosine'])
+    assert cosine.shape == (1, 2, 2)
+    np.testing.assert_allclose(cosine[0].diagonal(), 1, 1e-3)
+    assert 'Task affinity, cosine' in (tmp_path / 'report.html').read_text()
+
+
 def built_for(tasks, **options):
     from tljax.prepare import build_method
 
@@ -300,3 +321,4 @@ def test_study_judges_every_task_by_its_twin(tmp_path):
     wanted = [(s - b) / s for s, b in zip(scores['single'], scores['both'], strict=True)]
     np.testing.assert_allclose(found['relative_change']['both'], wanted, 1e-6)
     assert labels.OWN in runs.results(tmp_path / 'both')['tasks']
+    assert 'against learning it alone' in (tmp_path / 'report.html').read_text()

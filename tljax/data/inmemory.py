@@ -57,15 +57,15 @@ def open_npz(path: str, pixels: decode.Pixels) -> Dataset:
     tables = {}
     for split, (images, labels) in _pairs(file, arrays).items():
         where = f'{file} ({split})' if split else str(file)
-        labels = _labels(where, labels, len(images), classes)
+        table = (_images(where, images), _labels(where, labels, len(images), classes))
         own = targets.get(split, {})
-        if set(own) != set(tasks) or any(len(values) != len(labels) for values in own.values()):
+        if set(own) != set(tasks) or any(len(values) != len(images) for values in own.values()):
             found = {task: list(values.shape) for task, values in own.items()}
             raise ValueError(
                 f'{where}: has the further labels {found}; expected those of the tasks '
-                f'{sorted(tasks)} for {len(labels)} images in every split'
+                f'{sorted(tasks)} for {len(images)} images in every split'
             )
-        tables[split] = (_images(where, images), labels, own)
+        tables[split] = (*table, own)
     if classes is None:
         classes = range(1 + max(labels.max() for _, labels, _ in tables.values()))
     if len(classes) < 2:

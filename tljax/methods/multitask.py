@@ -35,6 +35,8 @@ from tljax.types import (
 
 SHARED = 'encoder'  # the role of what all tasks share; 'head' is the tasks' own
 BALANCE = 'balance'  # the role of what a balancer learns and remembers
+AFFINITY = 'affinity'  # sums over steps of how tasks bear on each other
+AFFINITIES = ('cosine', 'lookahead')
 
 
 def build(
@@ -46,6 +48,7 @@ def build(
     branch: str = '',
     at: str = 'parameters',
     balance: Mapping[str, Any] | None = None,
+    affinity: bool = False,
 ) -> Method:
     """The method of the player 'model', with the metrics 'TASK/loss'.
 
@@ -60,6 +63,8 @@ def build(
         what the shared layers return, which one vmapped pull-back of the heads gives (MGDA-UB:
         Sener and Koltun 2018, arXiv:1810.04650, equation 6).
       balance: keywords of the balancer's row.
+      affinity: whether to tell as outcome how tasks bear on each other, which costs a backward and
+        a forward pass a task each step: see `affinities`.
 
     Raises:
       ValueError: the data have no tasks, or there is no such balancer or branch.
@@ -77,7 +82,10 @@ def build(
     def init(key, spec):
         params, mutable = network.init(key, spec)
         params |= {BALANCE: own} if own else {}
-        return params, mutable | ({BALANCE: memory} if memory else {})
+        mutable |= {BALANCE: memory} if memory else {}
+        count = len(spec.tasks)
+        none = {name: jnp.zeros((count, count)) for name in AFFINITIES}
+        return params, mutable | ({AFFINITY: none} if affinity else {})
 
     learn = _loss(
         network, weighed, solver if at == 'features' else None, bool(solver) and at == 'parameters'
@@ -92,6 +100,7 @@ def build(
         init=init,
         phases=(Phase('train', config.steps, tuple(players)),),
         predict=network.predict,
+        outcome=_mean_affinities(config.steps) if affinity else None,
     )
 
 
@@ -196,6 +205,10 @@ def _loss(network: Network, balancer: Balancer, at_features: Solver | None, seve
             surrogate = jnp.sum(jnp.tensordot(weights, each, 1) * (shared - fixed))
         else:
             found, new = losses(shared)
+        if AFFINITY in new:
+            seen = lambda role: network.shared({**params, SHARED: role}, mutable, images)[0]
+            now = affinities(lambda role: losses(seen(role))[0], params[SHARED], hp['rate'])
+            new = {**new, AFFINITY: jax.tree.map(jnp.add, new[AFFINITY], now)}
         metrics = {f'{name}/loss': found[i] for i, name in enumerate(network.tasks)}
         if several:
             return found, (metrics, new)
@@ -204,6 +217,33 @@ def _loss(network: Network, balancer: Balancer, at_features: Solver | None, seve
         return total + surrogate, (metrics, {**new, BALANCE: memory} if memory else new)
 
     return learn
+
+
+def affinities(losses: Callable, shared, rate) -> dict[str, Array]:
+    """How tasks bear on each other at the shared parameters, [T, T] each.
+
+    'cosine': of the gradients, <g_i, g_j> / (|g_i| |g_j|). 'lookahead': how much a step for task i
+    alone lowers the loss of task j, Z_ij = 1 - L_j(shared - rate g_i) / L_j(shared); Fifty et al.
+    2021, "Efficiently identifying task groupings for multi-task learning", arXiv:2109.04617,
+    equation 1.
+
+    Args:
+      losses: shared parameters -> [T].
+      shared: the parameters.
+      rate: of the step.
+    """
+    shared = jax.lax.stop_gradient(shared)
+    now, pull = jax.vjp(losses, shared)
+    (each,) = jax.vmap(pull)(jnp.eye(len(now)))
+    products = inner_products(each)
+    length = jnp.sqrt(jnp.maximum(jnp.diag(products), 1e-12))
+    step = lambda gradient: losses(jax.tree.map(lambda p, g: p - rate * g, shared, gradient))
+    found = products / jnp.outer(length, length), 1 - jax.vmap(step)(each) / (now + 1e-12)
+    return jax.lax.stop_gradient(dict(zip(AFFINITIES, found, strict=True)))
+
+
+def _mean_affinities(steps: int):
+    return lambda params, mutable: jax.tree.map(lambda total: total / steps, mutable[AFFINITY])
 
 
 def _follow(network: Network, balancer: Balancer):
