@@ -4,16 +4,14 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 
 from tljax.data.splits import did_you_mean
 from tljax.types import Task
 
-if TYPE_CHECKING:
-    from tljax.data.sources import Source
-
+Source = TypeVar('Source')  # of tljax.data.sources, which imports this
 _IMAGES = re.compile(r'(?:(\w+)_)?(?:images?|x)(?:_(\w+))?')
 _TASK = re.compile(r'((?P<split>\w+?)_)?(label|y)_(?P<task>\w+)')
 _SPLIT = '___'  # between the two names of a class such as 'Apple___scab'
@@ -21,12 +19,12 @@ OWN = 'label'  # the task that is a set's own classes
 
 
 def choose(
-    source: 'Source',
+    source: Source,
     targets: Mapping[str, np.ndarray],
     tasks: Mapping[str, Task],
     names: Sequence[str],
     shares: Mapping[str, float],
-) -> 'Source':
+) -> Source:
     """A source with the tasks of these names.
 
     Args:
