@@ -25,8 +25,10 @@ balance), branch=ENDPOINT gives each task the layers behind it, 'affinity' shows
 each other, 'full' is the paper's schedule of
 100 epochs. Without it, Multi-MNIST is trained for 10 epochs, with a rate that falls as a cosine.
 
-Expected: {EXPECTED}
-Time: {TIME}
+Expected: digits, mean ± standard deviation of three seeds, mean accuracy of the tasks: equal
+98.1 ± 0.4, uncertainty 97.8 ± 1.3, mgda_ub 96.6 ± 0.3, pcgrad 98.1 ± 0.3; error of `ink`: 0.180 ±
+0.010, 0.253 ± 0.051, 0.282 ± 0.034, 0.187 ± 0.008.
+Time: about 4 min for these four arms on 2 busy CPU cores.
 """
 
 from tljax import config

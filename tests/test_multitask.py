@@ -232,6 +232,16 @@ def test_gradient_at_the_features_is_that_of_the_weighed_losses():
     toys.close(found['head'], plain, 1e-4)
 
 
+def test_decoded_batches_are_those_of_memory(tmp_path):
+    found = []
+    for limit in (0, 1024):
+        c = config(balancer='dwa')
+        c.data.resident_mb, c.steps, c.evaluate_every = limit, 3, 0
+        found.append(study.run(c, tmp_path / str(limit))['scores']['test'])
+    np.testing.assert_allclose(found[0]['ink_rmse'], found[1]['ink_rmse'], 1e-4)
+    np.testing.assert_allclose(found[0]['loss'], found[1]['loss'], 1e-4)
+
+
 def test_affinities_are_those_by_hand():
     stretch, centres = np.array([[1.0, 2.0], [3.0, 1.0]]), np.array([[0.0, 1.0], [2.0, 0.0]])
     value = lambda x: (stretch * (x - centres) ** 2).sum(axis=1)
