@@ -23,7 +23,7 @@ from tljax import (
     train,
     trunk,
 )
-from tljax.data import augment, decode, sources
+from tljax.data import augment, decode, episodes, sources
 from tljax.data import streams as data
 from tljax.methods.networks import check_readout, encoder
 from tljax.nets import pretrained
@@ -235,7 +235,9 @@ def _load(config, name: str, stream: Mapping) -> sources.Source:
             classes=tuple(stream['classes']) or None,
             data_dir=config.data.data_dir or None,
         )
-        return sources.sampled(source, stream['sample']) if stream['sample'] else source
+        source = sources.sampled(source, stream['sample']) if stream['sample'] else source
+        # Classes that a split has no examples of can't be drawn from, nor recognised.
+        return sources.present(source) if stream.get('draw') or stream.get('protocol') else source
     except ValueError as error:
         raise ValueError(f'stream {name!r}: {error}') from error
 
@@ -258,7 +260,9 @@ def training_streams(config, members: Members) -> dict[str, data.Stream]:
         ]
         order, count = data.select(source, members.seed.tolist(), labels)
         augmented = augment.build(one.augment) if one.augment else None
-        stream = data.Stream(name, source, order, count, one.batch, one.labelled, augmented)
+        draw = episodes.parse(one.draw) if one.draw else None
+        batch = draw.batch if draw else one.batch
+        stream = data.Stream(name, source, order, count, batch, one.labelled, augmented, draw=draw)
         streams[name] = data.check_batch(stream, config.data.wrap)
     return streams
 
