@@ -16,7 +16,7 @@ from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
 from tljax.data import streams as data
-from tljax.evaluation import classification
+from tljax.evaluation import classification, unseen
 from tljax.nets import pretrained
 from tljax.prepare import Prepared, prepare
 from tljax.types import Method
@@ -38,13 +38,18 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
         predict, found, judged = phase.predict or prepared.method.predict, {}, {}
         for name, stream in prepared.held.items():
             if (name, predict) not in compiled:
-                judge = classification.judge(predict, selection.outputs_read(selectors, name))
+                outputs = set(selection.outputs_read(selectors, name))
+                outputs |= {'features'} if stream.protocol else set()
+                judge = classification.judge(predict, sorted(outputs))
                 size = prepared.config.block
                 compiled[name, predict] = data.over_blocks(
                     judge, stream, lift, size, mesh.size, place
                 )
             judged[name] = compiled[name, predict]((params, mutable))
-            if stream.labelled:
+            if stream.protocol:
+                metric = unseen.metric_of(prepared.config.method)
+                found[name] = unseen.scores(judged[name], stream.source, stream.protocol, metric)
+            elif stream.labelled:
                 found[name] = classification.scores(judged[name], classes)
         return found, judged
 

@@ -25,6 +25,7 @@ from tljax import (
 )
 from tljax.data import augment, decode, episodes, sources
 from tljax.data import streams as data
+from tljax.evaluation import unseen
 from tljax.methods.networks import check_readout, encoder
 from tljax.nets import pretrained
 from tljax.program import Options
@@ -273,7 +274,10 @@ def held_out_streams(config, members: Members) -> dict[str, data.Stream]:
     for name, wanted in config.data.evaluate.items():
         source = _load(config, name, wanted)
         order, count = data.select(source, none, none)
-        streams[name] = data.Stream(name, source, order, count, config.block, wanted.labelled)
+        stream = data.Stream(name, source, order, count, config.block, wanted.labelled)
+        streams[name] = stream._replace(protocol=wanted.protocol)
+        if wanted.protocol:
+            unseen.check(wanted.protocol, source)
     return streams
 
 
@@ -291,7 +295,8 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
                 f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in image '
                 f'shape: {a.image} and {b.image}; set data.size and data.channels'
             )
-        if first.labelled and other.labelled and a.classes != b.classes:
+        own = not (first.protocol or other.protocol)  # else its classes are to be others
+        if own and first.labelled and other.labelled and a.classes != b.classes:
             raise ValueError(
                 f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in '
                 f'classes: {a.classes} and {b.classes}; choose classes= of each stream'

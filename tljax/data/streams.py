@@ -34,6 +34,7 @@ class Stream(NamedTuple):
     image: np.ndarray | Array | None = None
     cached: bool = False
     draw: episodes.Episode | episodes.Pairs | None = None  # None: examples, in a shuffled order
+    protocol: str = ''  # of evaluation on classes that are not the run's own
 
     @property
     def resident(self) -> bool:
