@@ -25,10 +25,12 @@ DATA is
 With a third field 'full' the schedule is as long as the papers', for an accelerator: 20,000
 episodes of 60 classes (Snell et al., 2017), or 90,000 steps of pairs.
 
-Expected: digits, 5-way 1-shot, prototypical, mean ± standard deviation of five seeds: 0.0 ± 0.0.
+Expected: digits 5 to 9, mean ± standard deviation of five seeds: 5-way 1-shot prototypical
+65.8 ± 1.6, frozen 65.3 ± 3.3; 5-shot 86.2 ± 1.5 and 86.7 ± 2.5; verification of pairs 75.0 ± 0.8
+and 73.2 ± 2.1: on a par. Omniglot's numbers are not measured here yet.
 Published, on splits or images that differ from ours: prototypical between alphabets 98.8 (5-way
 1-shot), 99.7 (5-shot), 96.0 (20-way 1-shot), 98.9 (5-shot); Siamese within alphabets 92.0.
-Time: 1 min for digits on 2 CPU cores.
+Time: 2 min for digits on 2 CPU cores.
 """
 
 from pathlib import Path
