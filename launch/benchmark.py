@@ -292,7 +292,7 @@ STEPS = {
     'lenet_adda_step': Steps(LENET, 'adda'),
     'cifar_resnet20_step': Steps({'name': 'cifar_resnet', 'depth': 20}, image=(32, 32, 3)),
     'resnet18_last_stage_step': Steps(
-        RESNET18, trains='encoder/stage4|head', batch=16, image=(224, 224, 3)
+        RESNET18, trains='encoder/stage4|head', batch=16, image=(224, 224, 3), loop=False
     ),
     'lenet_dann_5_seeds': Steps(LENET, 'dann', seeds=5),
 }
