@@ -21,7 +21,7 @@ def examples(count: int, width: int, classes: int, seed: int = 0):
     spread = (1 + np.arange(width)) ** -0.5
     basis, _ = np.linalg.qr(rng.normal(size=(width, width)))
     labels = np.arange(count) % classes
-    means = 0.45 * rng.normal(size=(classes, width))
+    means = 0.15 * rng.normal(size=(classes, width))
     latent = (means[labels] + rng.normal(size=(count, width))) * spread * 5
     return (latent @ basis).astype(np.float32), labels.astype(np.int32)
 
@@ -63,8 +63,9 @@ def scikit(probe: str, features, labels, chosen, strengths):
     return run
 
 
-def torch_loop(features, labels, chosen, strengths):
+def torch_loop(probe: str, features, labels, chosen, strengths):
     """Logistic regression fit by fit with PyTorch's L-BFGS, to scikit-learn's tolerance."""
+    assert probe == 'logistic'
     x_all, y_all = torch.from_numpy(features), torch.from_numpy(labels).long()
     classes = int(labels.max()) + 1
 
