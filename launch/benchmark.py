@@ -6,7 +6,11 @@
 Both sides do the same work on the same data: nets, batches and optimizers of training steps are
 alike, and so are the features and labels of probes. PyTorch is eager, its memory channels-last.
 Rounds of the two alternate, so that what else the machine does falls on both; the ratio is the
-median over rounds. With --out a file that exists keeps the rows of other cases.
+median over rounds. With --out a file that exists keeps the rows of other cases. Where the machine
+is not idle, threads that wait for each other make the comparison meaningless: give it one core,
+
+    OMP_NUM_THREADS=1 taskset -c 0 python launch/benchmark.py
+
 PyTorch is an extra: `pip install 'tljax[torch]'`.
 """
 
@@ -84,9 +88,14 @@ def write(path: Path, rows: list[dict]) -> None:
         rows = [
             row for row in json.loads(path.read_text())['rows'] if row['case'] not in ours
         ] + rows
-    machine = {'cores': os.cpu_count(), 'processor': platform.processor(), **versions}
+    machine = {'processor': platform.processor(), **versions}
     rows = sorted(rows, key=lambda row: list(CASES).index(row['case'].partition(',')[0]))
     path.write_text(json.dumps({'machine': machine, 'rows': rows}, indent=2) + '\n')
+
+
+def cores() -> int:
+    """Those this process may run on."""
+    return len(os.sched_getaffinity(0))
 
 
 HEADER = f'{"case":36} {"ours, ms":>10} {"theirs, ms":>10} {"ratio":>6} {"spread of the ratio":>20}'
@@ -115,6 +124,7 @@ def compare(
     return {
         'case': case,
         'against': against,
+        'cores': cores(),
         'ours_ms': statistics.median(times['ours']),
         'theirs_ms': statistics.median(times['theirs']),
         'ratio': statistics.median(ratios),
@@ -177,25 +187,26 @@ def features_case(case: str, net: dict, batch: int = 16):
 def probe_sweep(args) -> list[dict]:
     """25 strengths x 5 seeds of logistic regression, 100 classes on 10,000 x 1,280 features.
 
-    All on our side, once. The others would take an hour: of theirs one seed of every sixth
-    strength is timed, and counted for its neighbours and the other seeds too.
+    The others would take an hour. One seed is timed and counted for all five, which come one after
+    the other on a CPU; of theirs every sixth strength, counted for its neighbours too. Ours has
+    its compilation in it.
     """
     import benchmark_probes as probes
 
     features, labels = probes.examples(10_000, 1280, 100)
-    chosen, strengths = probes.halves(len(labels), seeds=5), np.logspace(-2, 4, 25)
-    some = strengths[::6]
-    sweep = probes.ours('logistic', features, labels, chosen, strengths)
-    sweep()
-    curve, spent = probes.timed(sweep)
+    chosen, strengths = probes.halves(len(labels), seeds=1), np.logspace(-2, 4, 25)
+    some, seeds = strengths[::6], 5
+    curve, spent = probes.timed(probes.ours('logistic', features, labels, chosen, strengths))
+    spent *= seeds
     rows = []
     for name, make in (('scikit-learn', probes.scikit), ('PyTorch L-BFGS', probes.torch_loop)):
-        theirs, seconds = probes.timed(make('logistic', features, labels, chosen[:1], some))
-        seconds *= len(strengths) / len(some) * len(chosen)
+        theirs, seconds = probes.timed(make('logistic', features, labels, chosen, some))
+        seconds *= len(strengths) / len(some) * seeds
         rows.append(
             {
                 'case': f'probe_sweep, {name}',
-                'against': f'{name}, extrapolated from {len(some)} of {curve.size} fits',
+                'against': f'{name}, extrapolated from {len(some)} of {curve.size * seeds} fits',
+                'cores': cores(),
                 'ours_ms': spent * 1e3,
                 'theirs_ms': seconds * 1e3,
                 'ratio': seconds / spent,
@@ -207,15 +218,15 @@ def probe_sweep(args) -> list[dict]:
 
 
 def features_then_probe(args) -> list[dict]:
-    """The whole job: features of 400 images by ResNet-18, and the sweep of a probe on them."""
+    """The whole job: features of 240 images by ResNet-18, and the sweep of a probe on them."""
     import benchmark_jax
     import benchmark_probes as probes
     import benchmark_torch
 
     rng, net = np.random.default_rng(0), {'name': 'imagenet_resnet', 'depth': 18}
-    images = rng.integers(0, 256, (25, 16, 224, 224, 3), np.uint8)
-    labels = rng.integers(0, 2, 400).astype(np.int32)
-    chosen, strengths = probes.halves(400, seeds=5), np.logspace(-2, 4, 17)
+    images = rng.integers(0, 256, (15, 16, 224, 224, 3), np.uint8)
+    labels = rng.integers(0, 2, 240).astype(np.int32)
+    chosen, strengths = probes.halves(240, seeds=5), np.logspace(-2, 4, 17)
 
     def job(side, sweep, probe):
         made = [side.features(net, batch) for batch in images]
@@ -292,7 +303,7 @@ STEPS = {
     'lenet_adda_step': Steps(LENET, 'adda'),
     'cifar_resnet20_step': Steps({'name': 'cifar_resnet', 'depth': 20}, image=(32, 32, 3)),
     'resnet18_last_stage_step': Steps(
-        RESNET18, trains='encoder/stage4|head', batch=16, image=(224, 224, 3)
+        RESNET18, trains='encoder/stage4|head', batch=16, image=(224, 224, 3), loop=False
     ),
     'lenet_dann_5_seeds': Steps(LENET, 'dann', seeds=5),
 }

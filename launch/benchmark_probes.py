@@ -21,7 +21,7 @@ def examples(count: int, width: int, classes: int, seed: int = 0):
     spread = (1 + np.arange(width)) ** -0.5
     basis, _ = np.linalg.qr(rng.normal(size=(width, width)))
     labels = np.arange(count) % classes
-    means = 0.45 * rng.normal(size=(classes, width))
+    means = 0.15 * rng.normal(size=(classes, width))
     latent = (means[labels] + rng.normal(size=(count, width))) * spread * 5
     return (latent @ basis).astype(np.float32), labels.astype(np.int32)
 
@@ -45,7 +45,9 @@ def ours(probe: str, features, labels, chosen, strengths):
 
 
 def scikit(probe: str, features, labels, chosen, strengths):
-    """The same, fit by fit, as the documentation of scikit-learn has it."""
+    """The same, fit by fit. Of weak penalties its default tolerance stops well before the minimum:
+    after 14 iterations at a held-out accuracy of 54 %, where the minimum has 78 %.
+    """
 
     def run():
         curves = []
@@ -54,7 +56,7 @@ def scikit(probe: str, features, labels, chosen, strengths):
             models = [
                 RidgeClassifier(alpha=strength)
                 if probe == 'ridge'
-                else LogisticRegression(C=1 / strength, max_iter=1000)
+                else LogisticRegression(C=1 / strength, max_iter=3000, tol=1e-6)
                 for strength in strengths
             ]
             curves.append([model.fit(x, y).score(x_held, y_held) for model in models])
@@ -63,8 +65,9 @@ def scikit(probe: str, features, labels, chosen, strengths):
     return run
 
 
-def torch_loop(features, labels, chosen, strengths):
-    """Logistic regression fit by fit with PyTorch's L-BFGS, to scikit-learn's tolerance."""
+def torch_loop(probe: str, features, labels, chosen, strengths):
+    """Logistic regression fit by fit with PyTorch's L-BFGS, to the tolerance of `scikit`."""
+    assert probe == 'logistic'
     x_all, y_all = torch.from_numpy(features), torch.from_numpy(labels).long()
     classes = int(labels.max()) + 1
 
@@ -72,7 +75,7 @@ def torch_loop(features, labels, chosen, strengths):
         weight = torch.zeros(classes, x.shape[1], requires_grad=True)
         bias = torch.zeros(classes, requires_grad=True)
         solver = torch.optim.LBFGS(
-            [weight, bias], max_iter=1000, tolerance_grad=1e-4, line_search_fn='strong_wolfe'
+            [weight, bias], max_iter=3000, tolerance_grad=1e-6, line_search_fn='strong_wolfe'
         )
 
         def objective():

@@ -161,13 +161,13 @@ def runs(kept: list[dict]) -> str:
 def speed(benchmark: dict) -> str:
     """Markdown: a row a case of the benchmark."""
     lines = [
-        '| case | tljax, ms | beside it | its ms | ratio | half of the rounds within |',
-        '|---' * 6 + '|',
+        '| case | cores | tljax, ms | beside it | its ms | ratio | half of the rounds within |',
+        '|---' * 7 + '|',
     ]
     for row in benchmark['rows']:
         low, high = row['spread']
         ours, theirs = (f'{row[key]:,.1f}' for key in ('ours_ms', 'theirs_ms'))
-        cells = row['case'], ours, row['against'], theirs, f'{row["ratio"]:.2f}'
+        cells = row['case'], str(row['cores']), ours, row['against'], theirs, f'{row["ratio"]:.2f}'
         lines.append(f'| {" | ".join(cells)} | {low:.2f} to {high:.2f} |')
     versions = {k: v for k, v in benchmark['machine'].items() if k not in ('cores', 'processor')}
     return '\n'.join([*lines, '', ', '.join(' '.join(pair) for pair in versions.items()) + '.'])

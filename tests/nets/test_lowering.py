@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from tljax.nets.convolution import WIDE
 from tljax.nets.lowering import NHWC, Conv, ConvPool, FlatDense, conv, conv_pool, max_pool
 
 native = lax.conv_general_dilated
@@ -72,6 +73,9 @@ def test_depthwise(image, side, strides, padding):
         ((3, 5, 5, 4), (1, 1, 4, 2), (1, 1), 'SAME'),
         ((3, 5, 5, 4), (1, 1, 4, 2), (2, 2), 'VALID'),
         ((2, 5, 6, 4), (1, 1, 4, 2), (2, 3), ((1, 0), (2, 1))),
+        ((2, 3, 4, 2), (3, 3, 2, WIDE), (1, 1), 'SAME'),
+        ((2, 5, 4, 2), (3, 2, 2, WIDE), (2, 1), 'SAME'),
+        ((2, 4, 3, WIDE), (3, 3, WIDE, 2), (1, 2), ((1, 1), (-1, 2))),
         ((1, 6, 6, 2), (3, 3, 2, 2), (1, 1), ((-1, 0), (2, -1))),
     ],
 )
@@ -243,6 +247,7 @@ SHARDED = """
 import jax, jax.numpy as jnp
 jax.config.update('jax_num_cpu_devices', 4)
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from tljax.nets.convolution import WIDE
 from tljax.nets.lowering import NHWC, conv, conv_pool, max_pool
 mesh = jax.make_mesh((4,), ('batch',), axis_types=(AxisType.Auto,))
 x = jax.random.normal(jax.random.key(0), (8, 8, 8, 2))
