@@ -31,22 +31,31 @@ SETTINGS: dict[str, dict] = {
     },
     'dann': {'options': {'widths': (6,)}},
     'drcn': {'options': {'widths': (4,), 'kernel': 3}},
+    'infonce': {'data.streams.source.draw': 'episode:5x1x1'},
+    'matching': {'data.streams.source.draw': 'episode:4x2x3'},
     'mcd': {'options': {'inner': 2}},
     'multitask': {
         'options': {'balancer': 'mgda', 'at': 'features'},
         'data.streams.source.tasks': ('label', 'parity', 'ink'),
         'data.evaluate.test.tasks': ('label', 'parity', 'ink'),
     },
+    'prototypical': {'data.streams.source.draw': 'episode:4x2x3'},
     'shot': {'options': {'every': 1, 'source_share': 0.3}},
+    'siamese': {'data.streams.source.draw': 'pairs:12'},
+    'siamese_contrastive': {'data.streams.source.draw': 'pairs:12'},
+    'supervised_contrastive': {'data.streams.source.draw': 'episode:4x2x2'},
     'subspace_alignment': {'options': {'dimensions': 4}},
     'tca': {'options': {'dimensions': 4, 'examples': 30}},
     'translation': {'options': TRANSLATION | {'source_share': 0.3, 'pool': 30}},
+    'triplet': {'data.streams.source.draw': 'episode:4x2x2'},
     'wdgrl': {'options': {'widths': (6,), 'inner': 2}},
 }
 # The optional package without which a method says what to install.
 PACKAGES = {'sinkhorn': 'ott'}
+EMBEDDING = ('infonce', 'matching', 'prototypical', 'siamese', 'siamese_contrastive')
+EMBEDDING += ('supervised_contrastive', 'triplet')
 # What has to move the encoder: with trains='head' it refuses, and trains what is given here.
-NARROW = {name: {'trains': 'encoder/dense|head'} for name in ('drcn', 'mcd', 'shot')}
+NARROW = {name: {'trains': 'encoder/dense|head'} for name in ('drcn', 'mcd', 'shot', *EMBEDDING)}
 
 
 def prepared_for(name: str, seeds=(0, 1), **changes):

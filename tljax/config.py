@@ -101,6 +101,9 @@ def stream(dataset: str = '', **options) -> dict:
             'fit': '',  # how an image becomes square; '': as data.fit says
             'labels_per_class': 0,  # few-shot subset, drawn by the member's seed; 0: all
             'batch': 64,
+            # Structured batches, of their own size, in place of `batch` shuffled examples:
+            # 'episode:WAYxSHOTxQUERY' or 'pairs:N'; see tljax.data.episodes.
+            'draw': '',
             'labelled': True,
             'augment': '',  # such as flip|shift:2
             'tasks': (),  # label columns, where several tasks are learnt; (): the classes alone
@@ -121,6 +124,9 @@ def held_out(dataset: str = '', **options) -> dict:
             'fit': '',
             'labelled': True,
             'tasks': (),
+            # How unseen classes are recognised, such as 'episode:5x1x15:1000'; '': the run's own
+            # classes are predicted. See tljax.evaluation.unseen.
+            'protocol': '',
         },
         options,
     )

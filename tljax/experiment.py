@@ -16,7 +16,7 @@ from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
 from tljax.data import streams as data
-from tljax.evaluation import classification, multitask
+from tljax.evaluation import classification, multitask, unseen
 from tljax.nets import pretrained
 from tljax.prepare import Prepared, prepare
 from tljax.types import Method
@@ -29,7 +29,7 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
     The first has the scores of every labelled stream, the second what is known of each example,
     with the outputs that these selectors read.
     """
-    mesh, classes = prepared.options.mesh, len(prepared.spec.classes)
+    mesh = prepared.options.mesh
     place = partial(jax.device_put, device=sharding.batch(mesh))
     lift = partial(train.lift, members=len(prepared.members.table), how=prepared.options.lifting)
     compiled: dict = {}
@@ -38,25 +38,37 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
         predict, found, judged = phase.predict or prepared.method.predict, {}, {}
         for name, stream in prepared.held.items():
             if (name, predict) not in compiled:
-                outputs, tasks = selection.outputs_read(selectors, name), stream.source.tasks
-                judge = classification.judge(predict, outputs)
-                if tasks and stream.labelled:
-                    judge = multitask.judge(predict, tasks, outputs)
+                judge = _judge(predict, stream, selection.outputs_read(selectors, name))
                 size = prepared.config.block
                 compiled[name, predict] = data.over_blocks(
                     judge, stream, lift, size, mesh.size, place
                 )
             judged[name] = compiled[name, predict]((params, mutable))
             if stream.labelled:
-                tasks = stream.source.tasks
-                found[name] = (
-                    multitask.scores(judged[name], tasks)
-                    if tasks
-                    else classification.scores(judged[name], classes)
-                )
+                found[name] = _scores(prepared, stream, judged[name])
         return found, judged
 
     return evaluate
+
+
+def _judge(predict: Callable, stream: data.Stream, outputs: Sequence[str]) -> Callable:
+    """What evaluation computes of each example of a stream."""
+    if stream.source.tasks and stream.labelled:
+        return multitask.judge(predict, stream.source.tasks, outputs)
+    if stream.protocol:
+        outputs = sorted({*outputs, 'features'})
+    return classification.judge(predict, outputs)
+
+
+def _scores(prepared: Prepared, stream: data.Stream, judged: Mapping) -> dict:
+    """The scores of a whole stream: by task, by its protocol of unseen classes, or by class."""
+    source = stream.source
+    if source.tasks:
+        return multitask.scores(judged, source.tasks)
+    if stream.protocol:
+        metric = unseen.metric_of(prepared.config.method)
+        return unseen.scores(judged, source, stream.protocol, metric)
+    return classification.scores(judged, len(prepared.spec.classes))
 
 
 def brief(scores: Mapping) -> dict:

@@ -23,8 +23,9 @@ from tljax import (
     train,
     trunk,
 )
-from tljax.data import augment, decode, sources
+from tljax.data import augment, decode, episodes, sources
 from tljax.data import streams as data
+from tljax.evaluation import unseen
 from tljax.methods.networks import check_readout, encoder
 from tljax.nets import pretrained
 from tljax.program import Options
@@ -237,7 +238,9 @@ def _load(config, name: str, stream: Mapping) -> sources.Source:
             tasks=tuple(stream['tasks']),
             shares=dict(stream.get('shares', {})),
         )
-        return sources.sampled(source, stream['sample']) if stream['sample'] else source
+        source = sources.sampled(source, stream['sample']) if stream['sample'] else source
+        # Classes that a split has no examples of can't be drawn from, nor recognised.
+        return sources.present(source) if stream.get('draw') or stream.get('protocol') else source
     except ValueError as error:
         raise ValueError(f'stream {name!r}: {error}') from error
 
@@ -260,7 +263,9 @@ def training_streams(config, members: Members) -> dict[str, data.Stream]:
         ]
         order, count = data.select(source, members.seed.tolist(), labels)
         augmented = augment.build(one.augment) if one.augment else None
-        stream = data.Stream(name, source, order, count, one.batch, one.labelled, augmented)
+        draw = episodes.parse(one.draw) if one.draw else None
+        batch = draw.batch if draw else one.batch
+        stream = data.Stream(name, source, order, count, batch, one.labelled, augmented, draw=draw)
         streams[name] = data.check_batch(stream, config.data.wrap)
     return streams
 
@@ -271,7 +276,10 @@ def held_out_streams(config, members: Members) -> dict[str, data.Stream]:
     for name, wanted in config.data.evaluate.items():
         source = _load(config, name, wanted)
         order, count = data.select(source, none, none)
-        streams[name] = data.Stream(name, source, order, count, config.block, wanted.labelled)
+        stream = data.Stream(name, source, order, count, config.block, wanted.labelled)
+        streams[name] = stream._replace(protocol=wanted.protocol)
+        if wanted.protocol:
+            unseen.check(wanted.protocol, source)
     return streams
 
 
@@ -289,7 +297,9 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
                 f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in image '
                 f'shape: {a.image} and {b.image}; set data.size and data.channels'
             )
-        if first.labelled and other.labelled and not a.tasks and a.classes != b.classes:
+        # Classes of a protocol for unseen ones are others, and tasks have their own.
+        own = not (a.tasks or first.protocol or other.protocol)
+        if own and first.labelled and other.labelled and a.classes != b.classes:
             raise ValueError(
                 f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in '
                 f'classes: {a.classes} and {b.classes}; choose classes= of each stream'

@@ -144,6 +144,13 @@ def take(of: Source | Part, rows: np.ndarray) -> Source | Part:
     return of._replace(labels=of.labels[rows], fetch=fetch, keys=keys, targets=targets)
 
 
+def present(source: Source) -> Source:
+    """The source with the classes only that it has examples of, in their order."""
+    kept, labels = np.unique(source.labels, return_inverse=True)
+    classes = tuple(source.classes[label] for label in kept)
+    return source._replace(classes=classes, labels=labels.astype(np.int32))
+
+
 def _join(parts: Sequence[Part]) -> Part:
     """Parts one after the other."""
     if len(parts) == 1:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax import sampling
-from tljax.data import reader, sources, subsets
+from tljax.data import episodes, reader, sources, subsets
 from tljax.types import Array, PyTree
 
 
@@ -33,6 +33,8 @@ class Stream(NamedTuple):
     augment: Callable | None = None
     image: np.ndarray | Array | None = None
     cached: bool = False
+    draw: episodes.Episode | episodes.Pairs | None = None  # None: examples, in a shuffled order
+    protocol: str = ''  # of evaluation on classes that are not the run's own
 
     @property
     def resident(self) -> bool:
@@ -59,6 +61,9 @@ def select(
 
 def check_batch(stream: Stream, wrap: bool) -> Stream:
     """Refuses a batch that would hold an example twice, unless `wrap` allows it."""
+    if stream.draw:
+        episodes.tables(stream.draw, *_listed(stream))
+        return stream
     smallest = int(stream.count.min())
     if stream.batch > smallest and not wrap:
         raise ValueError(
@@ -72,6 +77,12 @@ def check_batch(stream: Stream, wrap: bool) -> Stream:
 def resident(stream: Stream, limit_mb: float) -> Stream:
     """The stream with its images in memory if they take at most `limit_mb`, else unchanged."""
     size = len(stream.source.labels) * int(np.prod(stream.source.image)) / 2**20
+    if size > limit_mb and stream.draw:
+        raise ValueError(
+            f'stream {stream.name!r}: episodes and pairs are drawn from images in memory, and '
+            f'{stream.source.name} takes {size:.0f} MB; set data.resident_mb to that or more, or '
+            'data.size to fewer pixels'
+        )
     if size > limit_mb:
         return stream
     return stream._replace(image=sources.arrays(stream.source))
@@ -84,9 +95,26 @@ def split_members(streams: Mapping[str, Stream]) -> tuple[PyTree, PyTree]:
         if not stream.resident:
             continue
         mine[name] = {'order': stream.order, 'count': stream.count}
+        if stream.draw:
+            mine[name]['table'] = episodes.tables(stream.draw, *_listed(stream))
         shared[name] = {'label': stream.source.label}
         (mine if stream.cached else shared)[name]['image'] = stream.image
     return mine, shared
+
+
+def _listed(stream: Stream) -> tuple:
+    where = f'stream {stream.name!r} ({stream.source.name})'
+    return stream.source.labels, stream.order, stream.count, where
+
+
+def _structured(stream: Stream, mine: PyTree, shared: PyTree, seed, step, constrain) -> dict:
+    """An episode or pairs; the turns of a class are classes of their own, after all others."""
+    entry, turns = episodes.entries(stream.draw, mine['table'], seed, stream.name, step)
+    found = _examples(stream, mine, shared, constrain(entry))
+    if stream.draw.rotated:
+        found['image'] = episodes.turned(found['image'], turns)
+        found['label'] += turns * len(stream.source.classes)
+    return found
 
 
 def _examples(stream: Stream, mine: PyTree, shared: PyTree, entry: Array) -> dict[str, Array]:
@@ -109,6 +137,8 @@ def make_draw(streams: Mapping[str, Stream], key_at: Callable, constrain: Callab
     def rows_of(stream, mine, shared, seed, step):
         if not stream.resident:
             return dict(mine)
+        if stream.draw:
+            return _structured(stream, mine, shared, seed, step, constrain)
         entry = sampling.indices(seed, stream.name, step, stream.batch, mine['count'], jnp)
         return _examples(stream, mine, shared, constrain(entry))
 
