@@ -52,7 +52,13 @@ def keep(directory: Path) -> Path:
     workdir.write_json(path, kept | {'minutes': round(seconds / 60, 1)})
     if 'comparison' in kept:
         looks = canvas.styles(kept['arms'], kept['baseline'])
-        figure = figures.scores(kept['comparison'], AXIS, looks, kept['metric'])
+        rows, metric = kept['comparison'], kept['metric']
+        counted = any(AXIS in row for row in rows)
+        figure = (
+            figures.scores(rows, AXIS, looks, metric)
+            if counted
+            else figures.dots(rows, looks, metric)
+        )
         figure.savefig(path.with_suffix('.png'), dpi=160)
     return path
 
@@ -61,7 +67,7 @@ def studies(kept: dict[str, dict]) -> str:
     """Markdown: a table a study; by label counts where there are several, else by arms."""
     lines = []
     for name, study in kept.items():
-        counts = list(dict.fromkeys(row[AXIS] for row in study['comparison']))
+        counts = list(dict.fromkeys(row.get(AXIS) for row in study['comparison']))
         lines += [
             f'**{study["title"]}**, {study["minutes"]:.0f} min on 2 CPU cores:',
             f'`{study["command"]}`',
