@@ -99,6 +99,8 @@ def shrunk(config, folder: Path):
     tables = {}
     for split in ('train', 'val', 'test'):
         tables |= {f'{split}_image': images.astype(np.uint8), f'{split}_label': labels}
+        for task in {*config.data.evaluate.test.tasks} - {'label'}:
+            tables[f'{split}_label_{task}'] = labels % 3
     np.savez(folder / 'toy.npz', classes=np.array([str(c) for c in range(CLASSES)]), **tables)
     for run in (config, *config.runs.values()):
         for place in ('streams', 'evaluate'):

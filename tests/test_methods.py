@@ -35,6 +35,11 @@ SETTINGS: dict[str, dict] = {
     'matching': {'data.streams.source.draw': 'episode:4x2x3'},
     'mcd': {'options': {'inner': 2}},
     'prototypical': {'data.streams.source.draw': 'episode:4x2x3'},
+    'multitask': {
+        'options': {'balancer': 'mgda', 'at': 'features'},
+        'data.streams.source.tasks': ('label', 'parity', 'ink'),
+        'data.evaluate.test.tasks': ('label', 'parity', 'ink'),
+    },
     'shot': {'options': {'every': 1, 'source_share': 0.3}},
     'siamese': {'data.streams.source.draw': 'pairs:12'},
     'siamese_contrastive': {'data.streams.source.draw': 'pairs:12'},

@@ -86,6 +86,7 @@ def default() -> ConfigDict:
     # reach, because it knows more, and that none is judged by.
     c.runs = ConfigDict()
     c.compare = {'baseline': '', 'ceiling': '', 'arms': (), 'stream': 'test', 'metric': 'accuracy'}
+    c.compare.twins = ConfigDict()  # task -> the run that learns it alone, for verdicts by task
     return c
 
 
@@ -105,6 +106,8 @@ def stream(dataset: str = '', **options) -> dict:
             'draw': '',
             'labelled': True,
             'augment': '',  # such as flip|shift:2
+            'tasks': (),  # label columns, where several tasks are learnt; (): the classes alone
+            'shares': ConfigDict(),  # task -> share of its labels that is kept; others: all
         },
         options,
     )
@@ -123,6 +126,7 @@ def held_out(dataset: str = '', **options) -> dict:
             # How unseen classes are recognised, such as 'episode:5x1x15:1000'; '': the run's own
             # classes are predicted. See tljax.evaluation.unseen.
             'protocol': '',
+            'tasks': (),
         },
         options,
     )
@@ -172,7 +176,7 @@ def transfer_study(c: ConfigDict, pretrain: dict | None = None, weights: str = '
 
 
 # Dicts whose keys are the user's: a change replaces them whole.
-_OPEN = ('net', 'head', 'rates', 'options')
+_OPEN = ('net', 'head', 'rates', 'options', 'shares', 'twins')
 
 
 def checked(config: ConfigDict) -> ConfigDict:

@@ -16,7 +16,7 @@ from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
 from tljax.data import streams as data
-from tljax.evaluation import classification, unseen
+from tljax.evaluation import classification, multitask, unseen
 from tljax.nets import pretrained
 from tljax.prepare import Prepared, prepare
 from tljax.types import Method
@@ -38,9 +38,12 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
         predict, found, judged = phase.predict or prepared.method.predict, {}, {}
         for name, stream in prepared.held.items():
             if (name, predict) not in compiled:
-                outputs = set(selection.outputs_read(selectors, name))
-                outputs |= {'features'} if stream.protocol else set()
-                judge = classification.judge(predict, sorted(outputs))
+                outputs, tasks = selection.outputs_read(selectors, name), stream.source.tasks
+                if stream.protocol:
+                    outputs = tuple(dict.fromkeys((*outputs, 'features')))
+                judge = classification.judge(predict, outputs)
+                if tasks and stream.labelled:
+                    judge = multitask.judge(predict, tasks, outputs)
                 size = prepared.config.block
                 compiled[name, predict] = data.over_blocks(
                     judge, stream, lift, size, mesh.size, place
@@ -50,7 +53,12 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
                 metric = unseen.metric_of(prepared.config.method)
                 found[name] = unseen.scores(judged[name], stream.source, stream.protocol, metric)
             elif stream.labelled:
-                found[name] = classification.scores(judged[name], classes)
+                tasks = stream.source.tasks
+                found[name] = (
+                    multitask.scores(judged[name], tasks)
+                    if tasks
+                    else classification.scores(judged[name], classes)
+                )
         return found, judged
 
     return evaluate
@@ -121,7 +129,10 @@ def identity(config, source: Mapping | None = None) -> dict:
 def _fit(prepared: Prepared, directory: Path):
     """Fits and evaluates; until everything is on disk, SIGTERM is only noted."""
     config, members, latest = prepared.config, prepared.members.table, {}
-    labelled = {name: stream.labelled for name, stream in prepared.held.items()}
+    labelled = {
+        name: stream.labelled and multitask.has_accuracy(stream.source.tasks)
+        for name, stream in prepared.held.items()
+    }
     selectors = selection.possible(labelled)
     evaluate = evaluator(prepared, selectors)
     select = config.selection if config.selection != selection.LAST else ''
@@ -183,7 +194,7 @@ def describe(
     prepared: Prepared, fitted: loop.Fitted, scores: Mapping, lines: Sequence[Mapping], command: str
 ) -> dict:
     """results.json: final numbers, with everything needed to say what they are of."""
-    config, members = prepared.config, prepared.members.table
+    config, members, tasks = prepared.config, prepared.members.table, prepared.spec.tasks
     return {
         'name': config.name,
         'description': config.description,
@@ -194,6 +205,7 @@ def describe(
         'members': list(members),
         'image': list(prepared.spec.image),
         'classes': list(prepared.spec.classes),
+        **({'tasks': {n: t._asdict() for n, t in tasks.items()}} if tasks else {}),
         'selection': config.selection,
         'step': np.asarray(fitted.step).tolist(),
         'scores': scores,

@@ -16,7 +16,7 @@ from tljax.config import tuples
 from tljax.data import decode, folder
 from tljax.evaluation import unseen
 from tljax.prepare import build_method, pixels_of
-from tljax.types import Spec
+from tljax.types import Spec, Task
 
 BLOCK = 64  # images that are decoded and computed together; the last block is padded
 
@@ -59,7 +59,11 @@ def load(run: Path, member: int | None = None) -> Model:
     if not 0 <= chosen < len(members):
         raise ValueError(f'--member {chosen}: {run} has the members 0..{len(members) - 1}')
     config = config_of(run)
-    spec = Spec(tuple(results['image']), tuple(results['classes']))
+    tasks = {
+        name: Task(one['kind'], tuple(one['classes']))
+        for name, one in results.get('tasks', {}).items()
+    }
+    spec = Spec(tuple(results['image']), tuple(results['classes']), tasks=tasks)
     method = build_method(config, spec)
     predict = method.phases[-1].predict or method.predict
     values = jax.tree.map(lambda x: x[chosen], initial.trained(run))

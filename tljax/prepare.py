@@ -31,7 +31,7 @@ from tljax.nets import pretrained
 from tljax.program import Options
 from tljax.train import Members
 from tljax.trunk import Trunk
-from tljax.types import Method, PyTree, Spec, unknown
+from tljax.types import Method, PyTree, Spec, Task, unknown
 
 
 class Prepared(NamedTuple):
@@ -235,6 +235,8 @@ def _load(config, name: str, stream: Mapping) -> sources.Source:
             **pixels_of(config, stream['fit'])._asdict(),
             classes=tuple(stream['classes']) or None,
             data_dir=config.data.data_dir or None,
+            tasks=tuple(stream['tasks']),
+            shares=dict(stream.get('shares', {})),
         )
         source = sources.sampled(source, stream['sample']) if stream['sample'] else source
         # Classes that a split has no examples of can't be drawn from, nor recognised.
@@ -295,15 +297,23 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
                 f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in image '
                 f'shape: {a.image} and {b.image}; set data.size and data.channels'
             )
-        own = not (first.protocol or other.protocol)  # else its classes are to be others
-        if own and first.labelled and other.labelled and a.classes != b.classes:
+        seen = not (a.tasks or first.protocol or other.protocol)  # else classes may be others
+        if seen and first.labelled and other.labelled and a.classes != b.classes:
             raise ValueError(
                 f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in '
                 f'classes: {a.classes} and {b.classes}; choose classes= of each stream'
             )
+    tasks: dict[str, Task] = {}
+    for stream in filter(lambda one: one.labelled, [*streams.values(), *held.values()]):
+        for name, task in stream.source.tasks.items():
+            if tasks.setdefault(name, task) != task:
+                raise ValueError(
+                    f'task {name!r} is {task} in stream {stream.name!r} ({stream.source.name}), '
+                    f'but {tasks[name]} before; tasks of one name have to be alike'
+                )
     examples = {name: stream.order.shape[1] for name, stream in streams.items()}
     rows = {name: len(stream.source.labels) for name, stream in streams.items()}
-    return Spec(first.source.image, first.source.classes, examples=examples, rows=rows)
+    return Spec(first.source.image, first.source.classes, examples=examples, rows=rows, tasks=tasks)
 
 
 def build_method(config, spec: Spec) -> Method:

@@ -45,6 +45,17 @@ def value_and_grad(loss: Callable[[PyTree], tuple[Scalar, Any]], own: PyTree):
     return jax.value_and_grad(loss, has_aux=True)(own)
 
 
+class Task(NamedTuple):
+    """One of several things to learn of each image; its kind says what a label is.
+
+    'classification': int32 [N] in [0, C), -1 where absent. 'multilabel': int32 [N, C] of 0 and 1,
+    -1 where absent. 'regression': float32 [N, C], NaN where absent.
+    """
+
+    kind: str
+    classes: tuple[str, ...]  # names of the C outputs
+
+
 class Spec(NamedTuple):
     """What a method needs to know of the data."""
 
@@ -53,6 +64,7 @@ class Spec(NamedTuple):
     since: str | None = None  # the endpoint that inputs already are; None: they are images
     examples: Mapping[str, int] = {}  # stream -> how many, at most, a member draws from
     rows: Mapping[str, int] = {}  # stream -> the examples of its source, drawn from or not
+    tasks: Mapping[str, Task] = {}  # of streams whose 'label' is a mapping from task to labels
 
 
 class Player(NamedTuple):

@@ -62,22 +62,6 @@ def test_depthwise(image, side, strides, padding):
     close(jax.vmap(run[0])(*many), jax.vmap(run[1])(*many))
 
 
-def test_depthwise_in_half_precision_sums_in_single():
-    x, k = (
-        normal(i, *shape).astype('bfloat16') for i, shape in enumerate([(2, 8, 8, 4), (3, 3, 1, 4)])
-    )
-    found = conv(x, k, (1, 1), 'SAME', dimension_numbers=NHWC, feature_group_count=4)
-    assert found.dtype == jnp.bfloat16
-    exact = native(
-        *(one.astype('float32') for one in (x, k)),
-        (1, 1),
-        'SAME',
-        dimension_numbers=NHWC,
-        feature_group_count=4,
-    )
-    np.testing.assert_array_equal(found, exact.astype('bfloat16'))
-
-
 @pytest.mark.parametrize(
     'image, kernel, strides, padding',
     [
@@ -87,6 +71,7 @@ def test_depthwise_in_half_precision_sums_in_single():
         ((2, 9, 9, 1), (4, 4, 1, 2), (2, 2), 'SAME'),
         ((3, 5, 5, 4), (1, 1, 4, 2), (1, 1), 'SAME'),
         ((3, 5, 5, 4), (1, 1, 4, 2), (2, 2), 'VALID'),
+        ((2, 5, 6, 4), (1, 1, 4, 2), (2, 3), ((1, 0), (2, 1))),
         ((1, 6, 6, 2), (3, 3, 2, 2), (1, 1), ((-1, 0), (2, -1))),
     ],
 )
@@ -108,12 +93,16 @@ def test_lowered_for_the_cpu_only():
     x, k = normal(0, 2, 6, 6, 3), normal(1, 3, 3, 3, 4)
     plain = lambda x, k: conv(x, k, (1, 1), 'SAME', dimension_numbers=NHWC)
     pooled = lambda x, k: conv_pool(x, k, jnp.zeros(4), 'SAME')
-    for fn, on_cpu in ((plain, 2), (pooled, 0)):
+    pixel = lambda x, k: plain(x, k[:1, :1])
+    depthwise = lambda x, k: conv(
+        x, k[:, :, :1, :3], (1, 1), 'SAME', dimension_numbers=NHWC, feature_group_count=3
+    )
+    for fn, on_cpu in ((plain, 2), (pooled, 0), (pixel, 0), (depthwise, 0)):
         traced = jax.jit(with_gradients(fn, x, k)).trace(x, k)
         for platform in ('cpu', 'cuda', 'tpu'):
             text = traced.lower(lowering_platforms=(platform,)).as_text()
             assert text.count('stablehlo.convolution') == (on_cpu if platform == 'cpu' else 3)
-            assert ('stablehlo.while' in text) == (platform == 'cpu' and fn is plain)
+            assert ('stablehlo.while' in text) == (platform == 'cpu' and fn in (plain, depthwise))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +150,19 @@ def test_conv_differentiates_to_any_order():
         return inner, jax.grad(lambda k: jnp.sum(jax.grad(penalty)(x, k) ** 2))(k)
 
     close(run(x, k, conv), run(x, k, native))
+
+
+@pytest.mark.parametrize(
+    'kernel, groups', [((3, 3, 4, 4), 1), ((1, 1, 4, 4), 1), ((3, 3, 1, 4), 4)]
+)
+def test_conv_in_half_precision(kernel, groups):
+    """As precise as a sum in float32, rounded once."""
+    x, k = normal(0, 2, 6, 6, 4).astype(jnp.bfloat16), normal(1, *kernel).astype(jnp.bfloat16)
+    options = {'dimension_numbers': NHWC, 'feature_group_count': groups}
+    found = conv(x, k, (1, 1), 'SAME', **options)
+    exact = native(x.astype(jnp.float32), k.astype(jnp.float32), (1, 1), 'SAME', **options)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(np.float32), exact, rtol=2**-8, atol=2**-8)
 
 
 def test_linen_conv():

@@ -97,7 +97,7 @@ def split_members(streams: Mapping[str, Stream]) -> tuple[PyTree, PyTree]:
         mine[name] = {'order': stream.order, 'count': stream.count}
         if stream.draw:
             mine[name]['table'] = episodes.tables(stream.draw, *_listed(stream))
-        shared[name] = {'label': stream.source.labels.astype(np.int32)}
+        shared[name] = {'label': stream.source.label}
         (mine if stream.cached else shared)[name]['image'] = stream.image
     return mine, shared
 
@@ -121,7 +121,8 @@ def _examples(stream: Stream, mine: PyTree, shared: PyTree, entry: Array) -> dic
     """Entries of one member's order of a resident stream, labels included."""
     row = mine['order'][entry]
     image = mine['image'][entry] if stream.cached else shared['image'][row]
-    return {'image': image, 'label': shared['label'][row], 'index': row}
+    label = jax.tree.map(lambda values: values[row], shared['label'])
+    return {'image': image, 'label': label, 'index': row}
 
 
 def make_draw(streams: Mapping[str, Stream], key_at: Callable, constrain: Callable) -> Callable:
@@ -145,7 +146,7 @@ def make_draw(streams: Mapping[str, Stream], key_at: Callable, constrain: Callab
         batch = {}
         for name, stream in streams.items():
             found = rows_of(stream, mine[name], shared.get(name), seed, step)
-            found = {key: constrain(value) for key, value in found.items()}
+            found = jax.tree.map(constrain, found)
             if stream.augment:
                 key = key_at(seed, f'augment/{name}', step)
                 found['image'] = stream.augment(key, unit(found['image']))
@@ -209,7 +210,7 @@ def blocks(stream: Stream, size: int, first: int = 0) -> Iterator[tuple[dict, di
         inside, row = start + np.arange(size), rows(number)
         block = {'index': row, 'valid': inside < count[..., None]}
         if stream.labelled:
-            block['label'] = stream.source.labels[row].astype(np.int32)
+            block['label'] = jax.tree.map(lambda values: values[row], stream.source.label)
         mine, shared = ({}, block) if same else (block, {})
         if stream.cached:
             mine['image'] = stream.image[:, np.minimum(inside, total - 1)]
