@@ -38,5 +38,5 @@ def get_config(argument: str = 'torchvision:ResNet18_Weights.IMAGENET1K_V1,tfds:
     c.steps = 200
     config.transfer_study(c, weights=weights)
     c.runs.frozen.data = {'streams': {'source': {'augment': ''}}}
-    c.runs.fine_tuned.update(trains='encoder|!encoder/**/norm*|head', hparams={'rate': 0.005})
+    c.runs.fine_tuned.update(trains='encoder|!encoder/**/norm*|head', hparams={'rate': 5e-4})
     return c
