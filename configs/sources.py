@@ -9,8 +9,11 @@ would have chosen without any fine-tuning.
         --workdir runs/sources
     python launch/rank.py --study runs/sources
 
-Expected: TODO ± TODO
-Time: TODO min on 2 CPU cores.
+Expected: Fashion-MNIST, mean ± 95 % interval: scratch 62.4 ± 5.4, from CIFAR-10's weights
+70.4 ± 5.2 (helps), digits 66.6 ± 1.2 (helps), MNIST 65.4 ± 1.1 and PACS photo 64.3 ± 6.7 (neutral).
+Kendall's tau with that order: NCE +0.67, LEEP and neighbours +0.33, H-score and probe 0.00, LogME
+-0.33; four sources make it a coarse measure.
+Time: 75 min on one busy CPU core for four sources.
 """
 
 from tljax import config
