@@ -222,7 +222,7 @@ def options_of(config) -> Options:
 def pixels_of(config, fit: str = '') -> decode.Pixels:
     """What every image is made into: what data.size and data.channels say, or the net declares."""
     wanted, data = encoder(config).input, config.data
-    size, channels = data.size or wanted.size, data.channels or wanted.channels
+    size, channels = data.size or wanted.size, data.channels or wanted.channels or None
     return decode.Pixels(size, channels, fit or data.fit)
 
 
@@ -233,6 +233,7 @@ def _load(config, name: str, stream: Mapping) -> sources.Source:
             stream['split'],
             **pixels_of(config, stream['fit'])._asdict(),
             classes=tuple(stream['classes']) or None,
+            only=tuple(stream['only']) or None,
             data_dir=config.data.data_dir or None,
         )
         return sources.sampled(source, stream['sample']) if stream['sample'] else source

@@ -83,7 +83,9 @@ class Program:
         for name, stream in self.streams.items():
             if not stream.resident:
                 rows = jax.ShapeDtypeStruct((stream.batch,), jnp.int32)
-                image = jax.ShapeDtypeStruct((stream.batch, *stream.source.image), jnp.uint8)
+                image = jax.ShapeDtypeStruct(
+                    (stream.batch, *stream.source.image), stream.source.dtype
+                )
                 mine[name] = {'image': image, 'label': rows, 'index': rows}
         seed, number = (jax.ShapeDtypeStruct((), d) for d in (jnp.uint32, jnp.int32))
         batch = jax.eval_shape(draw, mine, _shapes(self.shared), seed, number)

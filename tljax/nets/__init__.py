@@ -9,6 +9,7 @@ from tljax.nets.backbone import Input
 from tljax.nets.cifar_resnet import CifarResNet
 from tljax.nets.googlenet import GoogLeNet
 from tljax.nets.heads import Cosine, Linear, MLPHead
+from tljax.nets.identity import Identity
 from tljax.nets.imagenet_resnet import ImageNetResNet
 from tljax.nets.inception import InceptionV3
 from tljax.nets.lenet import LeNet
@@ -22,6 +23,7 @@ from tljax.types import unknown
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     'cifar_resnet': CifarResNet,
     'googlenet': GoogLeNet,
+    'identity': Identity,
     'imagenet_resnet': ImageNetResNet,
     'inception_v3': InceptionV3,
     'lenet': LeNet,
