@@ -23,7 +23,7 @@ from tljax import (
     train,
     trunk,
 )
-from tljax.data import augment, decode, sources
+from tljax.data import augment, decode, semantics, sources
 from tljax.data import streams as data
 from tljax.methods.networks import check_readout, encoder
 from tljax.nets import pretrained
@@ -61,7 +61,7 @@ def assembled(
     config, members: Members, streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream]
 ) -> Prepared:
     """Method and initial values for these streams, whose images are not yet read."""
-    options, spec = options_of(config), spec_of(streams, held)
+    options, spec = options_of(config), with_embeddings(config, spec_of(streams, held))
     for stream in streams.values():
         sharding.check_batch(stream.batch, options.mesh.size, stream.name)
     method = build_method(config, spec)
@@ -295,7 +295,20 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
             )
     examples = {name: stream.order.shape[1] for name, stream in streams.items()}
     rows = {name: len(stream.source.labels) for name, stream in streams.items()}
-    return Spec(first.source.image, first.source.classes, examples=examples, rows=rows)
+    labels = [stream.source.labels for stream in streams.values() if stream.labelled]
+    seen = tuple(np.unique(np.concatenate(labels)).tolist()) if labels else ()
+    return Spec(first.source.image, first.source.classes, examples=examples, rows=rows, seen=seen)
+
+
+def with_embeddings(config, spec: Spec) -> Spec:
+    """The spec with class embeddings, if the config names any.
+
+    Raises:
+      ValueError: as `semantics.load`.
+    """
+    if not config.data.embeddings:
+        return spec
+    return spec._replace(embeddings=semantics.load(config.data.embeddings, spec.classes))
 
 
 def build_method(config, spec: Spec) -> Method:

@@ -7,22 +7,15 @@ names are compared without regard to case, and `+`, `_`, `-` and blanks count al
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from tljax.data import words
 from tljax.data.splits import did_you_mean
 from tljax.data.words import plain
+from tljax.types import Embeddings
 
 SENTENCES = 'sentence-transformers/all-MiniLM-L6-v2'
-
-
-class Embeddings(NamedTuple):
-    """Vectors of classes; columns of equal `part` are of one kind and are scaled together."""
-
-    vectors: np.ndarray  # [C, A] float32
-    part: np.ndarray  # [A] int32
 
 
 def load(specs: Sequence[str], classes: Sequence[str]) -> Embeddings:
