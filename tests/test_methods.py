@@ -1,5 +1,7 @@
 """The battery: every method of the table initialises, trains three steps and predicts."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,20 +19,32 @@ TRANSLATION = {'widths': (3, 4), 'blocks': 0, 'kernel': 3, 'patch_widths': (3,)}
 
 NORMED = {'name': 'resnet', 'widths': (4,), 'input': {'size': 8, 'channels': 1}}
 
+SEGMENTS = Path(__file__).parents[1] / 'configs/seven_segment.csv'
+EMBEDDED = {'data.embeddings': (f'csv:{SEGMENTS}',)}
+
 # What a method needs beyond a labelled 'source' and an unlabelled 'target', as config keys.
 SETTINGS: dict[str, dict] = {
     'adabn': {'net': NORMED},
     'adda': {'options': {'widths': (6,)}},
+    'ale': EMBEDDED,
     'cdan': {'options': {'widths': (6,)}},
     'cdan_e': {'options': {'widths': (6,), 'limit': 9, 'random_width': 8}},
+    'conse': EMBEDDED,
     'cycada': {
         'steps': 4,
         'options': TRANSLATION | {'shares': (0.25,) * 4, 'pool': 0, 'discriminator_widths': (6,)},
     },
     'dann': {'options': {'widths': (6,)}},
+    'dap': EMBEDDED,
+    'dem': EMBEDDED | {'options': {'width': 6}},
+    'devise': EMBEDDED,
     'drcn': {'options': {'widths': (4,), 'kernel': 3}},
+    'eszsl': EMBEDDED | {'options': {'folds': 2}},
     'mcd': {'options': {'inner': 2}},
+    'projection': EMBEDDED,
+    'sae': EMBEDDED | {'options': {'folds': 2}},
     'shot': {'options': {'every': 1, 'source_share': 0.3}},
+    'sje': EMBEDDED,
     'subspace_alignment': {'options': {'dimensions': 4}},
     'tca': {'options': {'dimensions': 4, 'examples': 30}},
     'translation': {'options': TRANSLATION | {'source_share': 0.3, 'pool': 30}},

@@ -16,7 +16,7 @@ from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
 from tljax.data import streams as data
-from tljax.evaluation import classification
+from tljax.evaluation import classification, zero_shot
 from tljax.nets import pretrained
 from tljax.prepare import Prepared, prepare
 from tljax.types import Method
@@ -38,7 +38,10 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
         predict, found, judged = phase.predict or prepared.method.predict, {}, {}
         for name, stream in prepared.held.items():
             if (name, predict) not in compiled:
-                judge = classification.judge(predict, selection.outputs_read(selectors, name))
+                among = prepared.config.data.evaluate[name].among
+                outputs = selection.outputs_read(selectors, name)
+                allowed = zero_shot.candidates(prepared.spec, among)
+                judge = classification.judge(predict, outputs, allowed)
                 size = prepared.config.block
                 compiled[name, predict] = data.over_blocks(
                     judge, stream, lift, size, mesh.size, place
@@ -46,6 +49,8 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
             judged[name] = compiled[name, predict]((params, mutable))
             if stream.labelled:
                 found[name] = classification.scores(judged[name], classes)
+        if prepared.spec.embeddings is not None and (joint := zero_shot.generalised(found)):
+            found['unseen'] |= joint
         return found, judged
 
     return evaluate

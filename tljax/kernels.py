@@ -70,6 +70,21 @@ def squared_distances(x: Array, y: Array) -> Array:
     return jnp.maximum(squares - 2.0 * product, 0.0)
 
 
+def chi_squared_distances(x: Array, y: Array, block: int = 64) -> Array:
+    """sum_d (x_id - y_jd)^2 / (x_id + y_jd) [N, M] of histograms [N, D] and [M, D]; 0 / 0 is 0.
+
+    Rows of x are taken `block` by `block`, each against all of y.
+    """
+
+    def one(row):
+        total = row + y
+        return jnp.sum(
+            jnp.where(total > 0, (row - y) ** 2 / jnp.maximum(total, LEAST), 0.0), axis=1
+        )
+
+    return jax.lax.map(one, x, batch_size=min(block, len(x)))
+
+
 def bandwidth(kernel: Gaussians, x: Array) -> Scalar:
     """b of a kernel for examples [N, D], of both domains if there are two; has no gradient.
 
