@@ -13,8 +13,12 @@ whole, NET is the net as JSON, where the weights' name does not tell it.
 classifier, `--config.endpoint=stage3` another layer, `--config.members.labels_per_class=5,10` takes
 few labels. Features are kept in `runs/features` for later runs on the same weights and images.
 
-Expected: TODO ± TODO.
-Time: TODO min on 2 CPU cores.
+Expected: MobileNetV2's ImageNet weights, five seeds, mean and standard deviation: ants and bees
+(hymenoptera) 98.0 ± 0.0; PACS photo 98.2 ± 0.0, and from there art 63.7 ± 0.5, cartoon 39.9 ± 0.8,
+sketch 25.6 ± 1.2, where probes of the domain itself reach 82.9 ± 2.4, 84.6 ± 1.0 and 79.6 ± 1.0
+(the net as JSON for these TensorFlow weights: {"name": "mobilenet_v2", "padding": "SAME",
+"input": {"mean": [0.5], "std": [0.5]}}).
+Time: 3 min for 400 images of 224 pixels on 2 busy CPU cores, seconds once features are kept.
 """
 
 import json
@@ -25,17 +29,13 @@ from tljax.nets import pretrained
 
 def get_config(argument: str = 'torchvision:ResNet18_Weights.IMAGENET1K_V1,tfds:eurosat'):
     """`argument` is WEIGHTS,DATA[,ELSEWHERE...][,NET]."""
-    names, brace, net = argument.partition(',{')
-    weights, *datasets = names.split(',')
-    if not datasets:
-        raise ValueError(f'{argument!r} is not WEIGHTS,DATA[,ELSEWHERE...][,NET as JSON]')
-    target, *elsewhere = datasets
+    weights, (target, *elsewhere), net = parsed(argument)
     c = config.default()
     c.name = f'{config.label(target)}_probe'
     c.title = c.description = f'{config.label(target)}, probe of {config.label(weights)}'
     c.method = 'probe'
     c.options.probe = 'ridge'
-    c.net = json.loads('{' + net) if brace else pretrained.described(weights)
+    c.net = net
     c.init['from'] = weights
     c.cache_prefix = True
     c.features.root = 'runs/features'
@@ -47,3 +47,12 @@ def get_config(argument: str = 'torchvision:ResNet18_Weights.IMAGENET1K_V1,tfds:
     c.members.seed = (0, 1, 2, 3, 4)
     c.block = 64
     return c
+
+
+def parsed(argument: str) -> tuple[str, list[str], dict]:
+    """Weights, data sets and net of WEIGHTS,DATA[,DATA...][,NET]."""
+    names, brace, net = argument.partition(',{')
+    weights, *datasets = names.split(',')
+    if not all((weights, *datasets)) or not datasets:
+        raise ValueError(f'{argument!r} is not WEIGHTS,DATA[,ELSEWHERE...][,NET as JSON]')
+    return weights, datasets, json.loads('{' + net) if brace else pretrained.described(weights)

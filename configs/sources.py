@@ -13,8 +13,6 @@ Expected: TODO ± TODO
 Time: TODO min on 2 CPU cores.
 """
 
-import re
-
 from tljax import config
 from tljax.nets import pretrained
 
@@ -37,7 +35,7 @@ def get_config(argument: str = 'tfds:fashion_mnist,tfds:mnist+sklearn:digits'):
     c.compare.update(baseline='scratch', arms=('scratch',))
     c.runs.scratch = {}
     for source in sources.split('+'):
-        name = _name(source)
+        name = config.label(source)
         start = source if pretrained.is_published(source) else f'on_{name}'
         if start != source:
             c.runs[start] = _pretraining(source)
@@ -56,9 +54,3 @@ def _pretraining(source: str) -> dict:
             'evaluate': {'test': {'dataset': source}},
         },
     }
-
-
-def _name(source: str) -> str:
-    """'tfds:mnist' -> 'mnist', 'folder:pacs/photo' -> 'photo', 'file:a/net-1.th' -> 'net_1'."""
-    last = re.split('[:/]', source.strip('/'))[-1]
-    return re.sub(r'\W+', '_', last.rpartition('.')[0] or last)

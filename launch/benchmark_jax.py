@@ -5,81 +5,50 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from tljax import config as configs
-from tljax import initial, optimizers
+from tljax import features as stored
+from tljax import initial, methods, optimizers
 from tljax.data import streams as data
 from tljax.data.sources import Source
-from tljax.losses.classification import cross_entropy
-from tljax.methods import supervised
-from tljax.methods.networks import Classifier
-from tljax.nets import build_head
-from tljax.nets.apply import apply, variables
+from tljax.methods.networks import encoder
+from tljax.nets.apply import variables
 from tljax.prepare import members_of, options_of
 from tljax.program import Program
-from tljax.types import Method, Phase, Player, Spec
+from tljax.types import Spec
 
 
-def adversarial(config, spec: Spec, optimizer) -> Method:
-    """The shape of DANN: a second head on both domains' features, its gradient reversed."""
-    classifier = Classifier.build(config, spec)
-    discriminator = build_head('mlp', 1, widths=(500, 500))
-
-    def init(key, spec):
-        params, mutable = classifier.init(key, spec)
-        params['discriminator'], _ = variables(discriminator, key, jnp.zeros((1, 500)))
-        return params, mutable
-
-    def loss(params, mutable, batch, hp, key):
-        source, target = batch['source'], batch['target']
-        both = jnp.concatenate([source['image'], target['image']])
-        both = classifier.encoder.input.normalise(both)
-        features, mutable = apply(classifier.encoder, 'encoder', params, mutable, both, key=key)
-        count = len(source['label'])
-        logits, mutable = apply(classifier.head, 'head', params, mutable, features[:count], key=key)
-        reversed_ = 2 * jax.lax.stop_gradient(features) - features  # the value, minus the gradient
-        guess, mutable = apply(discriminator, 'discriminator', params, mutable, reversed_, key=key)
-        domain = (jnp.arange(len(both)) < count).astype(jnp.float32)
-        value = cross_entropy(logits, source['label'])
-        value += optax.sigmoid_binary_cross_entropy(guess[:, 0], domain).mean()
-        return value, ({}, mutable)
-
-    player = Player('model', 'encoder|head|discriminator', loss, optimizer(config.steps))
-    return Method(init, (Phase('train', config.steps, (player,)),), None)
-
-
-METHODS = {'supervised': supervised.build, 'dann': adversarial}
-
-
-def loop(
-    kind: str, images: np.ndarray, labels: np.ndarray, batch: int, rate: float, momentum: float
-):
-    """A function of a number of steps that trains so long, in one compiled call.
+def loop(job, noise: dict, rate: float, momentum: float):
+    """A function of a number of steps that trains so long, in compiled calls.
 
     Args:
-      kind: of `METHODS`.
-      images: [N, 28, 28, 1] uint8, of both domains.
-      labels: [N] int32.
-      batch: examples of each domain.
+      job: a `benchmark.Steps`.
+      noise: 'image' and 'target' [P, N, H, W, C] uint8 and 'label' [P, N].
       rate: of SGD.
       momentum: of SGD.
     """
     config = configs.default()
     config.hparams.update(rate=rate, momentum=momentum, weight_decay=0.0)
-    config.net = {'name': 'lenet'}
-    names = tuple(map(str, range(10)))
-    source = Source('noise', names, labels, images.__getitem__, images.shape[1:])
-    order, count = data.select(source, [0], [0])
-    streams = {
-        name: data.Stream(name, source, order, count, batch, labelled, image=images)
-        for name, labelled in (('source', True), ('target', False))[: 1 + (kind == 'dann')]
-    }
+    config.update(method=job.method, trains=job.trains, steps=job.steps, loop=job.loop)
+    config.net = dict(job.net)
+    config.members.seed = tuple(range(job.seeds))
+    config.data.streams.target = configs.stream()
+    names = tuple(map(str, range(noise['label'].max() + 1)))
+    members, streams = members_of(config), {}
+    labels = noise['label'].reshape(-1)
+    of_method = ('source',) if job.method == 'supervised' else ('source', 'target')
+    for name, key in zip(of_method, ('image', 'target'), strict=False):
+        images = noise[key].reshape(-1, *noise[key].shape[2:])
+        source = Source('noise', names, labels, images.__getitem__, images.shape[1:])
+        order = data.select(source, members.seed.tolist(), [0] * job.seeds)
+        batch = noise['label'].shape[1]
+        streams[name] = data.Stream(name, source, *order, batch, name == 'source', image=images)
     spec = Spec(source.image, names)
-    method = METHODS[kind](config, spec, partial(optimizers.build, config.optimizer))
-    members = members_of(config)
+    rule = partial(optimizers.build, config.optimizer)
+    method = methods.METHODS[job.method](config, spec, rule)
     values = initial.drawn(method, spec, members.seed)
-    program = Program(method.phases[0], streams, members, values, options_of(config))
+    # The last phase is the one of the method's own: earlier ones train on the source alone.
+    program = Program(method.phases[-1], streams, members, values, options_of(config))
     state = program.begin(values, 0, None)
 
     def run(steps: int) -> None:
@@ -87,3 +56,16 @@ def loop(
         state = jax.block_until_ready(program.run(state, 0, steps, None))
 
     return run
+
+
+def features(net: dict, array: np.ndarray):
+    """A function that computes the features of images [N, H, W, C] uint8, as `tljax.features`."""
+    config = configs.default()
+    config.net = dict(net)
+    backbone = encoder(config)
+    image = jnp.zeros((1, *array.shape[1:]), jnp.float32)
+    params, mutable = jax.jit(partial(variables, backbone))(jax.random.key(0), image)
+    found = {'params': params, **mutable}
+    return lambda: np.asarray(
+        stored.encoded(backbone, found, array, ('features',), 'mean')['features']
+    )

@@ -1,65 +1,166 @@
 """The PyTorch side of launch/benchmark.py: the same nets in the usual eager loop."""
 
+import copy
+import math
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from benchmark_nets import NETS
 from torch import nn
-
-
-class LeNet(nn.Module):
-    """tljax.nets.LeNet with a head and, for DANN, a discriminator."""
-
-    def __init__(self, classes: int = 10, discriminator: bool = False):
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 20, 5), nn.Conv2d(20, 50, 5)
-        self.dense, self.head = nn.Linear(800, 500), nn.Linear(500, classes)
-        if discriminator:
-            self.discriminator = nn.Sequential(
-                nn.Linear(500, 500), nn.ReLU(), nn.Linear(500, 500), nn.ReLU(), nn.Linear(500, 1)
-            )
-
-    def features(self, x):
-        # ReLU after the pool, as in ours: equal, and cheaper for both.
-        x = F.relu(F.max_pool2d(self.conv1(x), 2))
-        x = F.relu(F.max_pool2d(self.conv2(x), 2))
-        return F.relu(self.dense(x.flatten(1)))
 
 
 class Reverse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx, x, strength):
+        ctx.strength = strength
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx, gradient):
-        return -gradient
+        return -ctx.strength * gradient, None
 
 
-def supervised(net, batch):
-    return F.cross_entropy(net.head(net.features(batch['image'])), batch['label'])
+def ramp(progress: float) -> float:
+    return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
-def dann(net, batch):
-    features = net.features(torch.cat([batch['image'], batch['target']]))
-    count = len(batch['image'])
-    loss = F.cross_entropy(net.head(features[:count]), batch['label'])
-    domain = (torch.arange(len(features)) < count).float()
-    logits = net.discriminator(Reverse.apply(features))[:, 0]
-    return loss + F.binary_cross_entropy_with_logits(logits, domain)
+def domain_bce(source, target):
+    return (F.softplus(-source).mean() + F.softplus(target).mean()) / 2
 
 
-def loop(case: str, batches: dict, rate: float, momentum: float):
-    """A function of a number of steps that trains so long."""
-    net = LeNet(discriminator=case == 'dann')
-    loss = {'supervised': supervised, 'dann': dann}[case]
-    optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=momentum)
-    data = {key: torch.from_numpy(value) for key, value in batches.items()}
-    data = {k: v.movedim(-1, 2).contiguous() if v.ndim == 5 else v.long() for k, v in data.items()}
-    count = len(data['label'])
+def mk_mmd(x, y):
+    """Unbiased, of five Gaussians around the mean squared distance."""
+    z = torch.cat([x, y])
+    squared = torch.cdist(z, z, compute_mode='use_mm_for_euclid_dist') ** 2
+    width = squared.detach().sum() / (len(z) * (len(z) - 1))
+    k = sum(torch.exp(-squared / (width * 2.0**u)) for u in range(-2, 3))
+    n = len(x)
+    within = (k[:n, :n].sum() - 5 * n + k[n:, n:].sum() - 5 * n) / (n * (n - 1))
+    return within - 2 * k[:n, n:].mean()
+
+
+class Loop:
+    """Steps of one method, on batches that lie ready."""
+
+    def __init__(self, net, trains, rate, momentum, steps):
+        self.net, self.done, self.steps = net, 0, steps
+        self.rate = rate
+        params = [p for p in trains if p.requires_grad]
+        self.optimizer = torch.optim.SGD(params, lr=rate, momentum=momentum)
+
+    @property
+    def progress(self):
+        return self.done / self.steps
+
+    def descend(self, loss, optimizer=None):
+        optimizer = optimizer or self.optimizer
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def __call__(self, batch):
+        self.step(batch)
+        self.done += 1
+
+
+class Supervised(Loop):
+    def step(self, batch):
+        logits = self.net.head(self.net.features(batch['image']))
+        self.descend(F.cross_entropy(logits, batch['label']))
+
+
+class Dann(Loop):
+    def step(self, batch):
+        features = self.net.features(torch.cat([batch['image'], batch['target']]))
+        count = len(batch['image'])
+        loss = F.cross_entropy(self.net.head(features[:count]), batch['label'])
+        logits = self.net.discriminator(Reverse.apply(features, ramp(self.progress)))[:, 0]
+        self.descend(loss + domain_bce(logits[:count], logits[count:]))
+
+
+class Dan(Loop):
+    def step(self, batch):
+        features = self.net.features(torch.cat([batch['image'], batch['target']]))
+        count = len(batch['image'])
+        logits = self.net.head(features)
+        loss = F.cross_entropy(logits[:count], batch['label'])
+        apart = sum(mk_mmd(x[:count], x[count:]) for x in (features, logits))
+        self.descend(loss + ramp(self.progress) * apart)
+
+
+class Adda(Loop):
+    """Its second phase: the discriminator, then the target's encoder."""
+
+    def __init__(self, net, trains, rate, momentum, steps):
+        self.target = copy.deepcopy(net)
+        super().__init__(net, net.discriminator.parameters(), rate, momentum, steps)
+        parts = dict(self.target.named_children())
+        del parts['head'], parts['discriminator']
+        encoder = [p for part in parts.values() for p in part.parameters()]
+        self.other = torch.optim.SGD(encoder, lr=rate, momentum=momentum)
+
+    def step(self, batch):
+        tell = lambda features: self.net.discriminator(features)[:, 0]
+        with torch.no_grad():
+            source = self.net.features(batch['image'])
+        target = self.target.features(batch['target'])
+        self.descend(domain_bce(tell(source), tell(target.detach())))
+        self.descend(F.softplus(-tell(target)).mean(), self.other)
+
+
+LOOPS = {'supervised': Supervised, 'dann': Dann, 'dan': Dan, 'adda': Adda}
+
+
+def build(net: dict, **options) -> nn.Module:
+    own = {key: value for key, value in net.items() if key != 'name'}
+    return NETS[net['name']](**own, **options).to(memory_format=torch.channels_last)
+
+
+def images(array: np.ndarray) -> torch.Tensor:
+    """[N, H, W, C] uint8 -> [N, C, H, W] float in [-1, 1], channels last in memory."""
+    return (torch.from_numpy(array).permute(0, 3, 1, 2) / 127.5 - 1).contiguous(
+        memory_format=torch.channels_last
+    )
+
+
+def loop(job, noise: dict, rate: float, momentum: float):
+    """A function of a number of steps that trains so long, all seeds in turn.
+
+    Args:
+      job: a `benchmark.Steps`.
+      noise: 'image' and 'target' [P, N, H, W, C] uint8 and 'label' [P, N].
+      rate: of SGD.
+      momentum: of SGD.
+    """
+    batches = [
+        {'image': images(x), 'target': images(y), 'label': torch.from_numpy(label).long()}
+        for x, y, label in zip(noise['image'], noise['target'], noise['label'], strict=True)
+    ]
+    adapts = {'discriminator': True} if job.method != 'supervised' else {}
+    loops = []
+    for _ in range(job.seeds):
+        net = build(job.net, **adapts)
+        if job.trains != 'encoder|head':  # frozen parts: in evaluation mode, without gradients
+            for name, module in net.named_children():
+                trained = name in job.trains.replace('/', '|').split('|')
+                module.train(trained).requires_grad_(trained)
+        loops.append(LOOPS[job.method](net, net.parameters(), rate, momentum, job.steps))
 
     def run(steps: int):
-        for step in range(steps):
-            optimizer.zero_grad()
-            loss(net, {key: value[step % count] for key, value in data.items()}).backward()
-            optimizer.step()
+        for one in loops:
+            for step in range(steps):
+                one(batches[step % len(batches)])
+
+    return run
+
+
+def features(net: dict, array: np.ndarray):
+    """A function that computes the features of images [N, H, W, C] uint8."""
+    model, x = build(net).eval(), images(array)
+
+    @torch.inference_mode()
+    def run():
+        return model.features(x).numpy()
 
     return run

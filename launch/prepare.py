@@ -10,8 +10,10 @@ Some sets that TFDS lacks are prepared by builders of our own, without TensorFlo
     python launch/prepare.py mnist_m             # the published one, from the same two
     python launch/prepare.py mnist_m/generated --manual_dir photos    # like it, from any photos
     python launch/prepare.py mnist_m/textures    # like it, from nothing but MNIST
+    python launch/prepare.py multi_mnist/mnist    # fashion, fashion_and_mnist: from MNIST's own
     python launch/prepare.py pacs/photo --manual_dir DIR              # art_painting, ...
     python launch/prepare.py office31/amazon --manual_dir DIR         # dslr, webcam
+    python launch/prepare.py omniglot_characters/28 --manual_dir DIR  # or 105, in pixels
     python launch/prepare.py office_home/art --manual_dir DIR         # clipart, product, real_world
 
 The files are written as ArrayRecord to DATA_DIR/NAME/VERSION (`$TFDS_DATA_DIR` or

@@ -4,12 +4,13 @@
     python launch/results.py                    # only renew the tables
 
 A study gives a table and a figure, a single run a row. `benchmark.json` there is what
-`launch/benchmark.py --out` wrote. The tables stand between marker comments in README.md; nobody
-edits them by hand.
+`launch/benchmark.py --out` wrote, `ranking.json` what `launch/rank.py --out` did. The tables stand
+between marker comments in README.md; nobody edits them by hand.
 """
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -31,11 +32,17 @@ def keep(directory: Path) -> Path:
         names = [*results['arms'], *results['supporting']]
         runs = {name: workdir.read_json(directory / name / 'results.json') for name in names}
         kept = {key: results[key] for key in ('title', 'baseline', 'arms', 'metric', 'comparison')}
-        kept |= {key: results[key] for key in ('ceiling', 'selections') if results.get(key)}
+        kept |= {
+            key: results[key] for key in ('ceiling', 'selections', 'tasks') if results.get(key)
+        }
         kept['protocol'] = runs[results['baseline']]['protocol']
     else:
         runs = {results['name']: results}
-        rows = verdict.summarise(results['name'], results)
+        rows = [
+            row | {'stream': stream}
+            for stream in sorted(results['scores'], key=lambda name: name != 'test')
+            for row in verdict.summarise(results['name'], results, stream)
+        ]
         kept = {'title': results['description'], 'protocol': results['protocol'], 'summary': rows}
     first = next(iter(runs.values()))
     seconds = sum(run['seconds']['total'] for run in runs.values())
@@ -45,7 +52,13 @@ def keep(directory: Path) -> Path:
     workdir.write_json(path, kept | {'minutes': round(seconds / 60, 1)})
     if 'comparison' in kept:
         looks = canvas.styles(kept['arms'], kept['baseline'])
-        figure = figures.scores(kept['comparison'], AXIS, looks, kept['metric'])
+        rows, metric = kept['comparison'], kept['metric']
+        counted = any(AXIS in row for row in rows)
+        figure = (
+            figures.scores(rows, AXIS, looks, metric)
+            if counted
+            else figures.dots(rows, looks, metric)
+        )
         figure.savefig(path.with_suffix('.png'), dpi=160)
     return path
 
@@ -54,15 +67,39 @@ def studies(kept: dict[str, dict]) -> str:
     """Markdown: a table a study; by label counts where there are several, else by arms."""
     lines = []
     for name, study in kept.items():
-        counts = list(dict.fromkeys(row[AXIS] for row in study['comparison']))
+        counts = list(dict.fromkeys(row.get(AXIS) for row in study['comparison']))
         lines += [
             f'**{study["title"]}**, {study["minutes"]:.0f} min on 2 CPU cores:',
             f'`{study["command"]}`',
             '',
-            *(_by_count(study, counts) if len(counts) > 1 else _by_arm(name, study)),
+            *_table(name, study, counts),
             '',
         ]
     return '\n'.join(lines)
+
+
+def _table(name: str, study: dict, counts: list) -> list[str]:
+    if study.get('tasks'):
+        return _by_task(name, study)
+    return _by_count(study, counts) if len(counts) > 1 else _by_arm(name, study)
+
+
+def _by_task(name: str, study: dict) -> list[str]:
+    """A row an arm, a column a task, beside the run that learns it alone, and Delta_m."""
+    found, reported = study['tasks']['verdicts'], json.loads(PUBLISHED.read_text()).get(name, {})
+    titles = [one['metric'].replace('_', ' ') for one in found.values()]
+    lines = _header('', *titles, 'Δm, %', *(['published'] if reported else []))
+    for arm in ('single', *study['arms']):
+        rows = [next(row for row in one['rows'] if row['arm'] == arm) for one in found.values()]
+        cells = [
+            _cell(row, arm == 'single', 1 if one['metric'].endswith('rmse') else 100)
+            for row, one in zip(rows, found.values(), strict=True)
+        ]
+        change = study['tasks']['relative_change'].get(arm)
+        mean = f'{100 * sum(change) / len(change):+.2f}' if change else ''
+        beside = [reported.get(arm, '')] if reported else []
+        lines.append(_row(arm.replace('_', '-'), *cells, mean, *beside))
+    return lines
 
 
 def _by_count(study: dict, counts: list) -> list[str]:
@@ -104,11 +141,12 @@ def _row(*cells) -> str:
     return '| ' + ' | '.join(map(str, cells)) + ' |'
 
 
-def _cell(row: dict, plain: bool) -> str:
-    text = f'{100 * row["mean"]:.1f} ± {100 * row["std"]:.1f}'
+def _cell(row: dict, plain: bool, scale: int = 100) -> str:
+    digits = 1 if scale == 100 else 3
+    text = f'{scale * row["mean"]:.{digits}f} ± {scale * row["std"]:.{digits}f}'
     if plain:
         return text
-    change = f'{100 * row["delta_mean"]:+.1f} ± {100 * row["delta_ci95"]:.1f}'
+    change = f'{scale * row["delta_mean"]:+.{digits}f} ± {scale * row["delta_ci95"]:.{digits}f}'
     return f'{text}<br>{change}: {row["verdict"]}'
 
 
@@ -116,25 +154,41 @@ def runs(kept: list[dict]) -> str:
     """Markdown: a row a single run."""
     lines = ['| run | accuracy | seeds | command |', '|---|---|---|---|']
     for run in kept:
+        cells = []
         for row in run['summary']:
-            score = f'{100 * row["mean"]:.1f} ± {100 * row["std"]:.1f}'
-            lines.append(f'| {run["title"]} | {score} | {row["n"]} | `{run["command"]}` |')
+            stream = row.get('stream', 'test')
+            where = '' if stream == 'test' else f'{stream} '
+            cells.append(f'{where}{100 * row["mean"]:.1f} ± {100 * row["std"]:.1f}')
+        cell, seeds = '<br>'.join(cells), run['summary'][0]['n']
+        lines.append(f'| {run["title"]} | {cell} | {seeds} | `{run["command"]}` |')
     return '\n'.join(lines)
 
 
 def speed(benchmark: dict) -> str:
     """Markdown: a row a case of the benchmark."""
-    machine = benchmark['machine']
     lines = [
-        f'| case | tljax, ms | PyTorch {machine["torch"].partition("+")[0]}, ms | ratio | half of '
-        'the rounds within |',
-        '|---' * 5 + '|',
+        '| case | cores | tljax, ms | beside it | its ms | ratio | half of the rounds within |',
+        '|---' * 7 + '|',
     ]
     for row in benchmark['rows']:
         low, high = row['spread']
-        times = f'{row["ours_ms"]:.1f} | {row["torch_ms"]:.1f}'
-        lines.append(f'| {row["case"]} | {times} | {row["ratio"]:.2f} | {low:.2f} to {high:.2f} |')
-    return '\n'.join(lines)
+        ours, theirs = (f'{row[key]:,.1f}' for key in ('ours_ms', 'theirs_ms'))
+        cells = row['case'], str(row['cores']), ours, row['against'], theirs, f'{row["ratio"]:.2f}'
+        lines.append(f'| {" | ".join(cells)} | {low:.2f} to {high:.2f} |')
+    versions = {k: v for k, v in benchmark['machine'].items() if k not in ('cores', 'processor')}
+    return '\n'.join([*lines, '', ', '.join(' '.join(pair) for pair in versions.items()) + '.'])
+
+
+def ranking(found: dict) -> str:
+    """Markdown: a row a source, the best first, and Kendall's tau of every score."""
+    scores = list(found['kendall_tau'])
+    lines = _header('source', *(_words(score) for score in scores), 'fine-tuned')
+    for name in sorted(found['reached'], key=lambda name: -found['reached'][name]):
+        means = [statistics.mean(found['scores'][name][score]) for score in scores]
+        cells = [f'{mean:.3f}' for mean in means]
+        lines.append(_row(name, *cells, f'{100 * found["reached"][name]:.1f}'))
+    tau = [f'{found["kendall_tau"][score]:+.2f}' for score in scores]
+    return '\n'.join([*lines, _row("Kendall's tau", *tau, '')])
 
 
 def renew(text: str, marker: str, table: str) -> str:
@@ -151,6 +205,8 @@ def main(directories: list[str]) -> None:
     text = readme.read_text()
     if benchmark := kept.pop('benchmark', None):
         text = renew(text, 'speed', speed(benchmark))
+    if found := kept.pop('ranking', None):
+        text = renew(text, 'ranking', ranking(found))
     compared = {name: one for name, one in kept.items() if 'comparison' in one}
     compared = dict(sorted(compared.items(), key=lambda pair: pair[1]['minutes']))
     text = renew(text, 'studies', studies(compared))

@@ -93,11 +93,14 @@ def shrunk(config, folder: Path):
     side, channels = config.data.size or wanted.size, config.data.channels or wanted.channels
     images = np.random.RandomState(0).randint(0, 256, (20 * CLASSES, side, side, channels))
     labels = np.arange(len(images)) % CLASSES
-    if pretrained.is_published(config.init['from']):
-        config.init['from'] = f'file:{untrained(net, images.shape[1:], folder)}'
+    for run in (config, *config.runs.values()):
+        if pretrained.is_published(run.get('init', {}).get('from', '')):
+            run.init['from'] = f'file:{untrained(net, images.shape[1:], folder)}'
     tables = {}
     for split in ('train', 'val', 'test'):
         tables |= {f'{split}_image': images.astype(np.uint8), f'{split}_label': labels}
+        for task in {*config.data.evaluate.test.tasks} - {'label'}:
+            tables[f'{split}_label_{task}'] = labels % 3
     np.savez(folder / 'toy.npz', classes=np.array([str(c) for c in range(CLASSES)]), **tables)
     for run in (config, *config.runs.values()):
         for place in ('streams', 'evaluate'):
@@ -109,9 +112,11 @@ def shrunk(config, folder: Path):
 
 def untrained(net, image, folder: Path) -> Path:
     """A file in place of a net's published weights."""
+    if (file := folder / 'w.safetensors').exists():
+        return file
     params, mutable = variables(net, jax.random.key(0), np.zeros((2, *image), np.float32))
-    pretrained.export(folder / 'w.safetensors', net, {'encoder': params}, {'encoder': mutable})
-    return folder / 'w.safetensors'
+    pretrained.export(file, net, {'encoder': params}, {'encoder': mutable})
+    return file
 
 
 def _shrink(run) -> None:

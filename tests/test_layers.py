@@ -25,6 +25,7 @@ LAYERS = (
     ('experiment', 'predict'),
     ('ranking',),
     ('study',),
+    ('gallery',),
     ('configs', 'launch'),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

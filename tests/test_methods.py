@@ -1,5 +1,6 @@
 """The battery: every method of the table initialises, trains three steps and predicts."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -40,20 +41,34 @@ SETTINGS: dict[str, dict] = {
     'devise': EMBEDDED,
     'drcn': {'options': {'widths': (4,), 'kernel': 3}},
     'eszsl': EMBEDDED | {'options': {'folds': 2}},
+    'infonce': {'data.streams.source.draw': 'episode:5x1x1'},
+    'matching': {'data.streams.source.draw': 'episode:4x2x3'},
     'mcd': {'options': {'inner': 2}},
+    'multitask': {
+        'options': {'balancer': 'mgda', 'at': 'features'},
+        'data.streams.source.tasks': ('label', 'parity', 'ink'),
+        'data.evaluate.test.tasks': ('label', 'parity', 'ink'),
+    },
     'projection': EMBEDDED,
+    'prototypical': {'data.streams.source.draw': 'episode:4x2x3'},
     'sae': EMBEDDED | {'options': {'folds': 2}},
     'shot': {'options': {'every': 1, 'source_share': 0.3}},
+    'siamese': {'data.streams.source.draw': 'pairs:12'},
+    'siamese_contrastive': {'data.streams.source.draw': 'pairs:12'},
     'sje': EMBEDDED,
+    'supervised_contrastive': {'data.streams.source.draw': 'episode:4x2x2'},
     'subspace_alignment': {'options': {'dimensions': 4}},
     'tca': {'options': {'dimensions': 4, 'examples': 30}},
     'translation': {'options': TRANSLATION | {'source_share': 0.3, 'pool': 30}},
+    'triplet': {'data.streams.source.draw': 'episode:4x2x2'},
     'wdgrl': {'options': {'widths': (6,), 'inner': 2}},
 }
 # The optional package without which a method says what to install.
 PACKAGES = {'sinkhorn': 'ott'}
+EMBEDDING = ('infonce', 'matching', 'prototypical', 'siamese', 'siamese_contrastive')
+EMBEDDING += ('supervised_contrastive', 'triplet')
 # What has to move the encoder: with trains='head' it refuses, and trains what is given here.
-NARROW = {name: {'trains': 'encoder/dense|head'} for name in ('drcn', 'mcd', 'shot')}
+NARROW = {name: {'trains': 'encoder/dense|head'} for name in ('drcn', 'mcd', 'shot', *EMBEDDING)}
 
 
 def prepared_for(name: str, seeds=(0, 1), **changes):
@@ -81,6 +96,17 @@ def built(name: str, since: str | None = None, **changes):
     return build_method(config_for(name, **changes), Spec((8, 8, 1), tuple('56789'), since))
 
 
+@pytest.fixture(scope='module')
+def fitted(tmp_path_factory):
+    """`fitted(name, seeds)`: `(params, mutable)` of a method's tiny run, trained once."""
+
+    @functools.cache
+    def values(name, seeds):
+        return fit(prepared_for(name, seeds), tmp_path_factory.mktemp('fit'))
+
+    return values
+
+
 def fit(prepared, directory):
     """`(params, mutable)` after all steps, by path, NumPy."""
     checkpoints = Checkpoints(directory / 'checkpoints')
@@ -96,14 +122,14 @@ def fit(prepared, directory):
 
 @pytest.mark.parametrize('name', METHODS)
 @pytest.mark.parametrize('trains', [None, 'head'])
-def test_three_steps_and_predict(name, trains, tmp_path):
+def test_three_steps_and_predict(name, trains, fitted, tmp_path):
     if trains and name in NARROW:
         with pytest.raises(ValueError, match="adapts the encoder, of which trains='head' leaves"):
             prepared_for(name, trains=trains)
     changes = NARROW.get(name, {'trains': trains}) if trains else {}
     prepared = prepared_for(name, **changes)
     before = partition.flat(jax.tree.map(np.array, prepared.values[0]))
-    params, mutable = fit(prepared, tmp_path)
+    params, mutable = fit(prepared, tmp_path) if trains else fitted(name, (0, 1))
     after = partition.flat(params)
     assert {k: v.shape for k, v in after.items()} == {k: v.shape for k, v in before.items()}
     moved = {path for path in after if (after[path] != before[path]).any()}
@@ -132,20 +158,17 @@ def test_three_steps_and_predict(name, trains, tmp_path):
 
 
 @pytest.mark.parametrize('name', METHODS)
-def test_member_of_two_equals_the_solo_run(name, tmp_path):
-    both = fit(prepared_for(name), tmp_path / 'both')
-    solo = fit(prepared_for(name, seeds=(1,)), tmp_path / 'solo')
+def test_member_of_two_equals_the_solo_run(name, fitted):
+    both, solo = fitted(name, (0, 1)), fitted(name, (1,))
     for ours, theirs in zip(both, solo, strict=True):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x[1], y[0], 1e-4, 1e-6), ours, theirs)
 
 
 @pytest.mark.parametrize('name', METHODS)
-def test_labels_of_the_target_change_nothing(name, tmp_path):
-    fitted = []
-    for shift in (0, 1):
-        prepared = prepared_for(name, seeds=(0,))
-        target = prepared.streams['target']
-        source = target.source._replace(labels=(target.source.labels + shift) % 5)
-        streams = prepared.streams | {'target': target._replace(source=source)}
-        fitted.append(fit(prepared._replace(streams=streams), tmp_path / str(shift)))
-    jax.tree.map(np.testing.assert_array_equal, *fitted)
+def test_labels_of_the_target_change_nothing(name, fitted, tmp_path):
+    prepared = prepared_for(name, seeds=(1,))
+    target = prepared.streams['target']
+    source = target.source._replace(labels=(target.source.labels + 1) % 5)
+    streams = prepared.streams | {'target': target._replace(source=source)}
+    other = fit(prepared._replace(streams=streams), tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, fitted(name, (1,)), other)

@@ -98,10 +98,11 @@ def test_classification_does_not_move_the_decoder_nor_reconstruction_the_head(va
         assert {path.split('/')[0] for path in owned} == {'encoder', 'head', 'decoder'} - {still}
 
 
-def test_a_frozen_encoder_is_frozen_for_reconstruction_too(values):
-    player = built('drcn', trains='head').phases[0].players[1]
+def test_what_is_frozen_is_frozen_for_reconstruction_too(values):
+    player = built('drcn', trains='encoder/dense|head').phases[0].players[1]
     owned = partition.select(values[0], player.trains)
-    assert {path.split('/')[0] for path in owned} == {'decoder'}
+    assert {path.rpartition('/')[0] for path in owned if 'decoder' not in path} == {'encoder/dense'}
+    assert any(path.startswith('decoder/') for path in owned)
 
 
 def test_the_weight_scales_the_steps_of_reconstruction():

@@ -89,6 +89,7 @@ def default() -> ConfigDict:
     # reach, because it knows more, and that none is judged by.
     c.runs = ConfigDict()
     c.compare = {'baseline': '', 'ceiling': '', 'arms': (), 'stream': 'test', 'metric': 'accuracy'}
+    c.compare.twins = ConfigDict()  # task -> the run that learns it alone, for verdicts by task
     return c
 
 
@@ -104,8 +105,13 @@ def stream(dataset: str = '', **options) -> dict:
             'fit': '',  # how an image becomes square; '': as data.fit says
             'labels_per_class': 0,  # few-shot subset, drawn by the member's seed; 0: all
             'batch': 64,
+            # Structured batches, of their own size, in place of `batch` shuffled examples:
+            # 'episode:WAYxSHOTxQUERY' or 'pairs:N'; see tljax.data.episodes.
+            'draw': '',
             'labelled': True,
             'augment': '',  # such as flip|shift:2
+            'tasks': (),  # label columns, where several tasks are learnt; (): the classes alone
+            'shares': ConfigDict(),  # task -> share of its labels that is kept; others: all
         },
         options,
     )
@@ -123,6 +129,10 @@ def held_out(dataset: str = '', **options) -> dict:
             'sample': 0,
             'fit': '',
             'labelled': True,
+            'tasks': (),
+            # How unseen classes are recognised, such as 'episode:5x1x15:1000'; '': the run's own
+            # classes are predicted. See tljax.evaluation.unseen.
+            'protocol': '',
         },
         options,
     )
@@ -153,15 +163,17 @@ def _checked(known: dict, options: dict) -> dict:
     return known | options
 
 
-def transfer_study(c: ConfigDict, pretrain: dict) -> ConfigDict:
+def transfer_study(c: ConfigDict, pretrain: dict | None = None, weights: str = '') -> ConfigDict:
     """Adds the runs that answer: from scratch, frozen features, or fine-tuning?
 
     Args:
       c: the target task, as every arm trains it.
       pretrain: what differs in the source task, whose encoder two of the arms start from.
+      weights: published ones that they start from instead.
     """
-    start = {'init': {'from': 'pretrain', 'load': 'encoder'}}
-    c.runs.pretrain = pretrain
+    start = {'init': {'from': weights or 'pretrain', 'load': 'encoder'}}
+    if pretrain:
+        c.runs.pretrain = pretrain
     c.runs.scratch = {}
     c.runs.frozen = {'trains': 'head', 'cache_prefix': True, **start}
     c.runs.fine_tuned = start
@@ -170,7 +182,7 @@ def transfer_study(c: ConfigDict, pretrain: dict) -> ConfigDict:
 
 
 # Dicts whose keys are the user's: a change replaces them whole.
-_OPEN = ('net', 'head', 'rates', 'options')
+_OPEN = ('net', 'head', 'rates', 'options', 'shares', 'twins')
 
 
 def checked(config: ConfigDict) -> ConfigDict:

@@ -16,7 +16,7 @@ from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
 from tljax.data import streams as data
-from tljax.evaluation import classification, zero_shot
+from tljax.evaluation import classification, multitask, unseen, zero_shot
 from tljax.nets import pretrained
 from tljax.prepare import Prepared, prepare
 from tljax.types import Method
@@ -29,7 +29,7 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
     The first has the scores of every labelled stream, the second what is known of each example,
     with the outputs that these selectors read.
     """
-    mesh, classes = prepared.options.mesh, len(prepared.spec.classes)
+    mesh = prepared.options.mesh
     place = partial(jax.device_put, device=sharding.batch(mesh))
     lift = partial(train.lift, members=len(prepared.members.table), how=prepared.options.lifting)
     compiled: dict = {}
@@ -40,20 +40,41 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
             if (name, predict) not in compiled:
                 among = prepared.config.data.evaluate[name].among
                 outputs = selection.outputs_read(selectors, name)
-                allowed = zero_shot.candidates(prepared.spec, among)
-                judge = classification.judge(predict, outputs, allowed)
+                judge = _judge(predict, stream, outputs, zero_shot.candidates(prepared.spec, among))
                 size = prepared.config.block
                 compiled[name, predict] = data.over_blocks(
                     judge, stream, lift, size, mesh.size, place
                 )
             judged[name] = compiled[name, predict]((params, mutable))
             if stream.labelled:
-                found[name] = classification.scores(judged[name], classes)
+                found[name] = _scores(prepared, stream, judged[name])
         if prepared.spec.embeddings is not None and (joint := zero_shot.generalised(found)):
             found['unseen'] |= joint
         return found, judged
 
     return evaluate
+
+
+def _judge(
+    predict: Callable, stream: data.Stream, outputs: Sequence[str], among: np.ndarray | None
+) -> Callable:
+    """What evaluation computes of each example of a stream; `among` [C]: classes to answer with."""
+    if stream.source.tasks and stream.labelled:
+        return multitask.judge(predict, stream.source.tasks, outputs)
+    if stream.protocol:
+        outputs = sorted({*outputs, 'features'})
+    return classification.judge(predict, outputs, among)
+
+
+def _scores(prepared: Prepared, stream: data.Stream, judged: Mapping) -> dict:
+    """The scores of a whole stream: by task, by its protocol of unseen classes, or by class."""
+    source = stream.source
+    if source.tasks:
+        return multitask.scores(judged, source.tasks)
+    if stream.protocol:
+        metric = unseen.metric_of(prepared.config.method)
+        return unseen.scores(judged, source, stream.protocol, metric)
+    return classification.scores(judged, len(prepared.spec.classes))
 
 
 def brief(scores: Mapping) -> dict:
@@ -121,7 +142,10 @@ def identity(config, source: Mapping | None = None) -> dict:
 def _fit(prepared: Prepared, directory: Path):
     """Fits and evaluates; until everything is on disk, SIGTERM is only noted."""
     config, members, latest = prepared.config, prepared.members.table, {}
-    labelled = {name: stream.labelled for name, stream in prepared.held.items()}
+    labelled = {
+        name: stream.labelled and multitask.has_accuracy(stream.source.tasks)
+        for name, stream in prepared.held.items()
+    }
     selectors = selection.possible(labelled)
     evaluate = evaluator(prepared, selectors)
     select = config.selection if config.selection != selection.LAST else ''
@@ -183,7 +207,7 @@ def describe(
     prepared: Prepared, fitted: loop.Fitted, scores: Mapping, lines: Sequence[Mapping], command: str
 ) -> dict:
     """results.json: final numbers, with everything needed to say what they are of."""
-    config, members = prepared.config, prepared.members.table
+    config, members, tasks = prepared.config, prepared.members.table, prepared.spec.tasks
     return {
         'name': config.name,
         'description': config.description,
@@ -194,6 +218,7 @@ def describe(
         'members': list(members),
         'image': list(prepared.spec.image),
         'classes': list(prepared.spec.classes),
+        **({'tasks': {n: t._asdict() for n, t in tasks.items()}} if tasks else {}),
         'selection': config.selection,
         'step': np.asarray(fitted.step).tolist(),
         'scores': scores,

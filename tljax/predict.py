@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 from tljax import initial, selection, workdir
 from tljax.config import tuples
 from tljax.data import decode, folder
+from tljax.evaluation import unseen
 from tljax.prepare import build_method, pixels_of
-from tljax.types import Spec
+from tljax.types import Spec, Task
 
 BLOCK = 64  # images that are decoded and computed together; the last block is padded
 
@@ -28,6 +29,9 @@ class Model(NamedTuple):
     image: tuple[int, int, int]  # the shape it was trained on
     pixels: decode.Pixels
     probabilities: Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, C] -> [N, classes]
+    features: Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, C] -> [N, D]
+    metric: str  # how features compare: 'euclidean' or 'manhattan'
+    threshold: float | None  # lambda: below which two images are of one class; None: not known
 
 
 class Prediction(NamedTuple):
@@ -55,7 +59,11 @@ def load(run: Path, member: int | None = None) -> Model:
     if not 0 <= chosen < len(members):
         raise ValueError(f'--member {chosen}: {run} has the members 0..{len(members) - 1}')
     config = config_of(run)
-    spec = Spec(tuple(results['image']), tuple(results['classes']))
+    tasks = {
+        name: Task(one['kind'], tuple(one['classes']))
+        for name, one in results.get('tasks', {}).items()
+    }
+    spec = Spec(tuple(results['image']), tuple(results['classes']), tasks=tasks)
     method = build_method(config, spec)
     predict = method.phases[-1].predict or method.predict
     values = jax.tree.map(lambda x: x[chosen], initial.trained(run))
@@ -65,6 +73,8 @@ def load(run: Path, member: int | None = None) -> Model:
         logits = predict(*values, images)['logits'].astype(jnp.float32)
         return jax.nn.softmax(logits, axis=-1)
 
+    features = jax.jit(lambda values, images: predict(*values, images)['features'])
+    pairs = results['scores'].get('pairs', {}).get('threshold')
     axes = ', '.join(f'{axis} {value:g}' for axis, value in members[chosen].items())
     title = f'{run}: member {chosen} of {len(members)} ({axes})'
     return Model(
@@ -73,6 +83,9 @@ def load(run: Path, member: int | None = None) -> Model:
         spec.image,
         pixels_of(config, _fit(config))._replace(channels=spec.image[-1]),
         lambda images: np.asarray(probabilities(values, images)),
+        lambda images: np.asarray(features(values, images)),
+        unseen.metric_of(config.method),
+        pairs[chosen] if pairs else None,
     )
 
 
@@ -124,6 +137,13 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
 
 def predictions(model: Model, paths: Sequence[Path]) -> Iterator[Prediction]:
     """One prediction an image, in order; an image that cannot be decoded stops nothing."""
+    return (Prediction(*one) for one in outputs(model, paths, model.probabilities))
+
+
+def outputs(
+    model: Model, paths: Sequence[Path], compute: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[Path, np.ndarray | None, str]]:
+    """Of each image, in order, what `compute` makes of it, or None and what is wrong with it."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), BLOCK):
             block = paths[start : start + BLOCK]
@@ -131,10 +151,8 @@ def predictions(model: Model, paths: Sequence[Path]) -> Iterator[Prediction]:
             images = np.zeros((BLOCK, *model.image), np.uint8)
             for row, one in enumerate(decoded):
                 images[row] = 0 if isinstance(one, str) else one
-            found = model.probabilities(images)
-            for path, one, row in zip(block, decoded, found, strict=False):
-                bad = isinstance(one, str)
-                yield Prediction(path, None, one) if bad else Prediction(path, row)
+            for path, one, row in zip(block, decoded, compute(images), strict=False):
+                yield (path, None, one) if isinstance(one, str) else (path, row, '')
 
 
 def _decoded(model: Model, path: Path) -> np.ndarray | str:

@@ -23,14 +23,15 @@ from tljax import (
     train,
     trunk,
 )
-from tljax.data import augment, decode, semantics, sources
+from tljax.data import augment, decode, episodes, semantics, sources
 from tljax.data import streams as data
+from tljax.evaluation import unseen, zero_shot
 from tljax.methods.networks import check_readout, encoder
 from tljax.nets import pretrained
 from tljax.program import Options
 from tljax.train import Members
 from tljax.trunk import Trunk
-from tljax.types import Method, PyTree, Spec, unknown
+from tljax.types import Method, PyTree, Spec, Task, unknown
 
 
 class Prepared(NamedTuple):
@@ -148,6 +149,9 @@ def check_choices(config) -> None:
     ):
         if name not in known:
             raise unknown(kind, name, known)
+    for name, stream in config.data.evaluate.items():
+        if stream.among not in zero_shot.AMONG:
+            raise unknown(f'data.evaluate.{name}.among', stream.among, zero_shot.AMONG)
     labelled = {name: stream.labelled for name, stream in config.data.evaluate.items()}
     if stream := selection.lacking(config.selection, labelled):
         lacks = ', labelled' if stream in labelled else ''
@@ -235,8 +239,12 @@ def _load(config, name: str, stream: Mapping) -> sources.Source:
             classes=tuple(stream['classes']) or None,
             only=tuple(stream['only']) or None,
             data_dir=config.data.data_dir or None,
+            tasks=tuple(stream['tasks']),
+            shares=dict(stream.get('shares', {})),
         )
-        return sources.sampled(source, stream['sample']) if stream['sample'] else source
+        source = sources.sampled(source, stream['sample']) if stream['sample'] else source
+        # Classes that a split has no examples of can't be drawn from, nor recognised.
+        return sources.present(source) if stream.get('draw') or stream.get('protocol') else source
     except ValueError as error:
         raise ValueError(f'stream {name!r}: {error}') from error
 
@@ -259,7 +267,9 @@ def training_streams(config, members: Members) -> dict[str, data.Stream]:
         ]
         order, count = data.select(source, members.seed.tolist(), labels)
         augmented = augment.build(one.augment) if one.augment else None
-        stream = data.Stream(name, source, order, count, one.batch, one.labelled, augmented)
+        draw = episodes.parse(one.draw) if one.draw else None
+        batch = draw.batch if draw else one.batch
+        stream = data.Stream(name, source, order, count, batch, one.labelled, augmented, draw=draw)
         streams[name] = data.check_batch(stream, config.data.wrap)
     return streams
 
@@ -270,7 +280,10 @@ def held_out_streams(config, members: Members) -> dict[str, data.Stream]:
     for name, wanted in config.data.evaluate.items():
         source = _load(config, name, wanted)
         order, count = data.select(source, none, none)
-        streams[name] = data.Stream(name, source, order, count, config.block, wanted.labelled)
+        stream = data.Stream(name, source, order, count, config.block, wanted.labelled)
+        streams[name] = stream._replace(protocol=wanted.protocol)
+        if wanted.protocol:
+            unseen.check(wanted.protocol, source)
     return streams
 
 
@@ -288,16 +301,29 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
                 f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in image '
                 f'shape: {a.image} and {b.image}; set data.size and data.channels'
             )
-        if first.labelled and other.labelled and a.classes != b.classes:
+        # Classes of a protocol for unseen ones are others, and tasks have their own.
+        own = not (a.tasks or first.protocol or other.protocol)
+        if own and first.labelled and other.labelled and a.classes != b.classes:
             raise ValueError(
                 f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in '
                 f'classes: {a.classes} and {b.classes}; choose classes= of each stream'
             )
+    tasks: dict[str, Task] = {}
+    for stream in filter(lambda one: one.labelled, [*streams.values(), *held.values()]):
+        for name, task in stream.source.tasks.items():
+            if tasks.setdefault(name, task) != task:
+                raise ValueError(
+                    f'task {name!r} is {task} in stream {stream.name!r} ({stream.source.name}), '
+                    f'but {tasks[name]} before; tasks of one name have to be alike'
+                )
     examples = {name: stream.order.shape[1] for name, stream in streams.items()}
     rows = {name: len(stream.source.labels) for name, stream in streams.items()}
-    labels = [stream.source.labels for stream in streams.values() if stream.labelled]
+    labels = [
+        one.source.labels for one in streams.values() if one.labelled and not one.source.tasks
+    ]
     seen = tuple(np.unique(np.concatenate(labels)).tolist()) if labels else ()
-    return Spec(first.source.image, first.source.classes, examples=examples, rows=rows, seen=seen)
+    about = {'examples': examples, 'rows': rows, 'tasks': tasks, 'seen': seen}
+    return Spec(first.source.image, first.source.classes, **about)
 
 
 def with_embeddings(config, spec: Spec) -> Spec:

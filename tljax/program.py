@@ -86,7 +86,11 @@ class Program:
                 image = jax.ShapeDtypeStruct(
                     (stream.batch, *stream.source.image), stream.source.dtype
                 )
-                mine[name] = {'image': image, 'label': rows, 'index': rows}
+                label = jax.tree.map(
+                    lambda x, n=stream.batch: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype),
+                    stream.source.label,
+                )
+                mine[name] = {'image': image, 'label': label, 'index': rows}
         seed, number = (jax.ShapeDtypeStruct((), d) for d in (jnp.uint32, jnp.int32))
         batch = jax.eval_shape(draw, mine, _shapes(self.shared), seed, number)
         found = jax.eval_shape(step, params, mutable, optimizers, batch, hp, seed, number)

@@ -22,7 +22,7 @@ def stream_id(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def _mix(x, xp):
+def mix(x, xp):
     """The 32-bit finaliser of MurmurHash3: every input bit changes every output bit."""
     x = (x ^ (x >> xp.uint32(16))) * xp.uint32(0x85EBCA6B)
     x = (x ^ (x >> xp.uint32(13))) * xp.uint32(0xC2B2AE35)
@@ -39,8 +39,8 @@ def _encipher(x, key, half, xp):
     mask = (xp.uint32(1) << half) - xp.uint32(1)
     left, right = x >> half, x & mask
     for i in range(ROUNDS):
-        turn = _mix(key + xp.uint32((0x9E3779B9 * (i + 1)) & 0xFFFFFFFF), xp)
-        left, right = right, left ^ (_mix(right ^ turn, xp) & mask)
+        turn = mix(key + xp.uint32((0x9E3779B9 * (i + 1)) & 0xFFFFFFFF), xp)
+        left, right = right, left ^ (mix(right ^ turn, xp) & mask)
     return (left << half) | right
 
 
@@ -84,8 +84,8 @@ def draw(seed, stream: str, position, n, xp):
         position = xp.asarray(position).astype(xp.uint32)
         n = xp.asarray(n).astype(xp.uint32)
         epoch, entry = position // n, position % n
-        key = _mix(xp.asarray(seed).astype(xp.uint32) ^ xp.uint32(stream_id(stream)), xp)
-        key = _mix(key + epoch * xp.uint32(0x9E3779B9), xp)
+        key = mix(xp.asarray(seed).astype(xp.uint32) ^ xp.uint32(stream_id(stream)), xp)
+        key = mix(key + epoch * xp.uint32(0x9E3779B9), xp)
         return permute(entry, key, n, xp).astype(xp.int32)
 
 

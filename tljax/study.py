@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from tljax import config as configs
-from tljax import experiment, report, selection, tables, verdict, workdir
+from tljax import experiment, report, selection, tables, verdict, wording, workdir
 from tljax.console import CONSOLE, say
-from tljax.evaluation.classification import LOWER_IS_BETTER, METRICS
+from tljax.evaluation import multitask
+from tljax.evaluation.classification import METRICS
 from tljax.prepare import check_choices, members_of
 from tljax.types import unknown
 
@@ -43,6 +44,10 @@ def _study(config, directory: Path, command: str) -> dict:
     workdir.write_json(directory / 'results.json', results)
     lower, metric = results['lower_is_better'], compare.metric
     CONSOLE.print(tables.verdicts(results['comparison'], metric, lower_is_better=lower))
+    for found in results.get('tasks', {}).get('verdicts', {}).values():
+        CONSOLE.print(
+            tables.verdicts(found['rows'], found['metric'], lower_is_better=found['lower'])
+        )
     if results['selections']:
         CONSOLE.print(tables.selections(results['selections'], metric))
     return results
@@ -52,7 +57,7 @@ def _compared(config, arms: Mapping[str, Mapping], command: str) -> dict:
     """results.json of a study, from those of its runs."""
     compare = config.compare
     compared = {name: arms[name] for name in compare.arms}
-    lower = compare.metric in LOWER_IS_BETTER
+    lower = multitask.lower_is_better(compare.metric)
     options = {'lower_is_better': lower, 'ceiling': compare.ceiling}
     rows = verdict.compare(compared, compare.baseline, compare.stream, compare.metric, **options)
     selections = {}
@@ -72,9 +77,19 @@ def _compared(config, arms: Mapping[str, Mapping], command: str) -> dict:
         'metric': compare.metric,
         'lower_is_better': lower,
         'comparison': rows,
+        **_by_task(compare, arms),
         'selection': config.selection,
         'selections': selections,
     }
+
+
+def _by_task(compare, arms: Mapping[str, Mapping]) -> dict:
+    """As 'tasks' the verdicts of every task against the run that learns it alone."""
+    if not compare.twins:
+        return {}
+    twins = {task: arms[run] for task, run in compare.twins.items()}
+    several = {name: arms[name] for name in compare.arms}
+    return {'tasks': multitask.compare(several, twins, compare.stream)}
 
 
 def _check(compare, runs: Mapping[str, Any]) -> None:
@@ -89,6 +104,9 @@ def _check(compare, runs: Mapping[str, Any]) -> None:
         trial[name] = {'members': members, 'scores': evaluated}
     arms = {name: trial[name] for name in compare.arms}
     verdict.compare(arms, compare.baseline, compare.stream, compare.metric, ceiling=compare.ceiling)
+    for task, run in compare.twins.items():
+        if run not in runs:
+            raise unknown(f'run in compare.twins[{task!r}]', run, runs)
 
 
 def _in_order(config) -> dict[str, Any]:
@@ -116,7 +134,10 @@ def _in_order(config) -> dict[str, Any]:
 def _summary(results: dict) -> str:
     parts = []
     for stream, scores in results['scores'].items():
-        values = scores['accuracy']
-        mean = 100 * sum(values) / len(values)
-        parts.append(f'{stream} accuracy {mean:.1f} % (mean of {len(values)})')
+        for metric in multitask.summary(scores):
+            values = scores[metric]
+            mean = wording.amount(sum(values) / len(values), metric)
+            unit = ' %' if wording.in_per_cent(metric) else ''
+            words = metric.replace('_', ' ')
+            parts.append(f'{stream} {words} {mean}{unit} (mean of {len(values)})')
     return ', '.join(parts) + f', {results["seconds"]["total"]:.0f} s'

@@ -52,6 +52,17 @@ class Embeddings(NamedTuple):
     part: Array  # [A] int
 
 
+class Task(NamedTuple):
+    """One of several things to learn of each image; its kind says what a label is.
+
+    'classification': int32 [N] in [0, C), -1 where absent. 'multilabel': int32 [N, C] of 0 and 1,
+    -1 where absent. 'regression': float32 [N, C], NaN where absent.
+    """
+
+    kind: str
+    classes: tuple[str, ...]  # names of the C outputs
+
+
 class Spec(NamedTuple):
     """What a method needs to know of the data."""
 
@@ -62,6 +73,7 @@ class Spec(NamedTuple):
     rows: Mapping[str, int] = {}  # stream -> the examples of its source, drawn from or not
     embeddings: Embeddings | None = None  # of the classes, for zero-shot learning
     seen: tuple[int, ...] = ()  # labels that labelled training streams have examples of
+    tasks: Mapping[str, Task] = {}  # of streams whose 'label' is a mapping from task to labels
 
 
 class Player(NamedTuple):

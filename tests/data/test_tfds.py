@@ -129,13 +129,15 @@ def test_newest_version_and_configurations(tmp_path):
     for folder in ('a/1.2.0', 'a/1.10.0', 'b/x/1.0.0', 'c/x/1.0.0', 'c/y/1.0.0'):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / 'dataset_info.json').touch()
-    assert tfds.find('a', tmp_path).name == '1.10.0'
-    assert tfds.find('a:1.2.0', tmp_path).name == '1.2.0'
-    assert tfds.find('b', tmp_path) == tfds.find('b/x', tmp_path) == tmp_path / 'b' / 'x' / '1.0.0'
+    assert tfds.find('a', [tmp_path]).name == '1.10.0'
+    assert tfds.find('a:1.2.0', [tmp_path]).name == '1.2.0'
+    assert (
+        tfds.find('b', [tmp_path]) == tfds.find('b/x', [tmp_path]) == tmp_path / 'b' / 'x' / '1.0.0'
+    )
     with pytest.raises(
         ValueError, match='several configurations; name one of them: tfds:c/x, tfds:c'
     ):
-        tfds.find('c', tmp_path)
+        tfds.find('c', [tmp_path])
 
 
 def test_toys_know_their_colours():

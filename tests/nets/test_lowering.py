@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from tljax.nets.convolution import WIDE
 from tljax.nets.lowering import NHWC, Conv, ConvPool, FlatDense, conv, conv_pool, max_pool
 
 native = lax.conv_general_dilated
@@ -40,6 +41,29 @@ def with_gradients(fn, *primals):
 
 
 @pytest.mark.parametrize(
+    'image, side, strides, padding',
+    [
+        ((2, 7, 6, 3), (3, 3), (1, 1), 'SAME'),
+        ((2, 8, 9, 4), (3, 2), (2, 2), 'SAME'),
+        ((3, 9, 8, 2), (5, 3), (2, 1), 'VALID'),
+        ((1, 8, 8, 2), (3, 3), (2, 2), ((1, 1), (1, 1))),
+        ((1, 8, 7, 2), (3, 3), (2, 2), ((0, 1), (-1, 2))),
+    ],
+)
+def test_depthwise(image, side, strides, padding):
+    x, k = normal(0, *image), normal(1, *side, 1, image[-1])
+    options = {'window_strides': strides, 'padding': padding, 'dimension_numbers': NHWC}
+    options |= {'feature_group_count': image[-1]}
+    run = [jax.jit(with_gradients(partial(f, **options), x, k)) for f in (conv, native)]
+    close(run[0](x, k), run[1](x, k))
+    # Of second order, and over models.
+    twice = [jax.grad(lambda x, k, f=f: (f(x, k)[1][1] ** 2).sum(), (0, 1))(x, k) for f in run]
+    close(*twice)
+    many = jnp.stack([x, 2 * x]), jnp.stack([k, k - 1])
+    close(jax.vmap(run[0])(*many), jax.vmap(run[1])(*many))
+
+
+@pytest.mark.parametrize(
     'image, kernel, strides, padding',
     [
         ((2, 7, 6, 3), (3, 3, 3, 4), (1, 1), 'SAME'),
@@ -48,6 +72,10 @@ def with_gradients(fn, *primals):
         ((2, 9, 9, 1), (4, 4, 1, 2), (2, 2), 'SAME'),
         ((3, 5, 5, 4), (1, 1, 4, 2), (1, 1), 'SAME'),
         ((3, 5, 5, 4), (1, 1, 4, 2), (2, 2), 'VALID'),
+        ((2, 5, 6, 4), (1, 1, 4, 2), (2, 3), ((1, 0), (2, 1))),
+        ((2, 3, 4, 2), (3, 3, 2, WIDE), (1, 1), 'SAME'),
+        ((2, 5, 4, 2), (3, 2, 2, WIDE), (2, 1), 'SAME'),
+        ((2, 4, 3, WIDE), (3, 3, WIDE, 2), (1, 2), ((1, 1), (-1, 2))),
         ((1, 6, 6, 2), (3, 3, 2, 2), (1, 1), ((-1, 0), (2, -1))),
     ],
 )
@@ -69,12 +97,16 @@ def test_lowered_for_the_cpu_only():
     x, k = normal(0, 2, 6, 6, 3), normal(1, 3, 3, 3, 4)
     plain = lambda x, k: conv(x, k, (1, 1), 'SAME', dimension_numbers=NHWC)
     pooled = lambda x, k: conv_pool(x, k, jnp.zeros(4), 'SAME')
-    for fn, on_cpu in ((plain, 2), (pooled, 0)):
+    pixel = lambda x, k: plain(x, k[:1, :1])
+    depthwise = lambda x, k: conv(
+        x, k[:, :, :1, :3], (1, 1), 'SAME', dimension_numbers=NHWC, feature_group_count=3
+    )
+    for fn, on_cpu in ((plain, 2), (pooled, 0), (pixel, 0), (depthwise, 0)):
         traced = jax.jit(with_gradients(fn, x, k)).trace(x, k)
         for platform in ('cpu', 'cuda', 'tpu'):
             text = traced.lower(lowering_platforms=(platform,)).as_text()
             assert text.count('stablehlo.convolution') == (on_cpu if platform == 'cpu' else 3)
-            assert ('stablehlo.while' in text) == (platform == 'cpu' and fn is plain)
+            assert ('stablehlo.while' in text) == (platform == 'cpu' and fn in (plain, depthwise))
 
 
 @pytest.mark.parametrize(
@@ -122,6 +154,19 @@ def test_conv_differentiates_to_any_order():
         return inner, jax.grad(lambda k: jnp.sum(jax.grad(penalty)(x, k) ** 2))(k)
 
     close(run(x, k, conv), run(x, k, native))
+
+
+@pytest.mark.parametrize(
+    'kernel, groups', [((3, 3, 4, 4), 1), ((1, 1, 4, 4), 1), ((3, 3, 1, 4), 4)]
+)
+def test_conv_in_half_precision(kernel, groups):
+    """As precise as a sum in float32, rounded once."""
+    x, k = normal(0, 2, 6, 6, 4).astype(jnp.bfloat16), normal(1, *kernel).astype(jnp.bfloat16)
+    options = {'dimension_numbers': NHWC, 'feature_group_count': groups}
+    found = conv(x, k, (1, 1), 'SAME', **options)
+    exact = native(x.astype(jnp.float32), k.astype(jnp.float32), (1, 1), 'SAME', **options)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(np.float32), exact, rtol=2**-8, atol=2**-8)
 
 
 def test_linen_conv():
@@ -202,6 +247,7 @@ SHARDED = """
 import jax, jax.numpy as jnp
 jax.config.update('jax_num_cpu_devices', 4)
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from tljax.nets.convolution import WIDE
 from tljax.nets.lowering import NHWC, conv, conv_pool, max_pool
 mesh = jax.make_mesh((4,), ('batch',), axis_types=(AxisType.Auto,))
 x = jax.random.normal(jax.random.key(0), (8, 8, 8, 2))

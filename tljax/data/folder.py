@@ -8,8 +8,10 @@ import numpy as np
 from PIL import Image
 
 from tljax.data import decode
+from tljax.data.labels import read_csv
 from tljax.data.splits import Dataset, Part, canonical, stratified
 
+LABELS = 'labels.csv'
 _SPLITS = ('train', 'val', 'test')
 
 
@@ -22,6 +24,10 @@ def open_folder(path: str, pixels: decode.Pixels) -> Dataset:
     are in a fixed shuffled order, so that `train[:10%]` is a fair sample and not the first class.
     Hidden files and files that no image format claims by their ending are passed over.
 
+    A table `labels.csv` in the folder names further tasks of its images, which may then lie
+    anywhere below: see `labels.read_csv`; 80 % are 'train' and 20 % 'test'. The classes are the
+    first of its columns that is a classification without an empty cell.
+
     Raises:
       ValueError: the folder is missing, has no class sub-folders, fewer than two classes, or a
         class without images; a split has a class that the first split has not.
@@ -32,6 +38,8 @@ def open_folder(path: str, pixels: decode.Pixels) -> Dataset:
         raise ValueError(
             f'{root}: there is no such folder; expected one with a sub-folder of images per class'
         )
+    if (root / LABELS).is_file():
+        return _tabled(root, pixels)
     tops = _split_folders(root)
     if not tops:
         return _pooled(root, pixels)
@@ -63,10 +71,37 @@ def _pooled(root: Path, pixels: decode.Pixels) -> Dataset:
     return Dataset(classes, sizes, functools.partial(_read, tables, pixels))
 
 
+def _tabled(root: Path, pixels: decode.Pixels) -> Dataset:
+    """The images of a folder's `labels.csv`."""
+    file = root / LABELS
+    names, tasks, targets = read_csv(file)
+    paths = [str(root / name) for name in names]
+    for number, path in enumerate(paths, 2):
+        if not os.path.isfile(path):
+            raise ValueError(f'{file}: row {number} names {path}, which is not there')
+    whole = (t for t, task in tasks.items() if task.kind == 'classification' and task.classes[1:])
+    own = next((t for t in whole if (targets[t] >= 0).all()), None)
+    classes = tasks[own].classes if own else ('image',)
+    labels = targets[own] if own else np.zeros(len(paths), np.int32)
+    order = np.random.RandomState(0).permutation(len(paths))
+    train, test = (order[rows] for rows in stratified(labels[order], 0.2))
+    tables = {
+        split: (
+            [paths[row] for row in rows],
+            labels[rows],
+            {t: v[rows] for t, v in targets.items()},
+        )
+        for split, rows in (('train', train), ('test', test))
+    }
+    sizes = {split: len(files) for split, (files, *_) in tables.items()}
+    return Dataset(classes, sizes, functools.partial(_read, tables, pixels), tasks)
+
+
 def _read(tables: dict, pixels: decode.Pixels, split: str, rows: np.ndarray) -> Part:
-    files, labels = tables[split]
+    files, labels, *further = tables[split]
     keys = [files[row] for row in rows]
-    return Part(labels[rows], functools.partial(_fetch, keys, pixels), keys)
+    targets = {task: values[rows] for one in further for task, values in one.items()}
+    return Part(labels[rows], functools.partial(_fetch, keys, pixels), keys, targets)
 
 
 def _fetch(files: list[str], pixels: decode.Pixels, row: int) -> np.ndarray:

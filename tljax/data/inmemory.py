@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tljax.data import decode
+from tljax.data.labels import digit_tasks, from_arrays
 from tljax.data.splits import Dataset, Part, did_you_mean, stratified
 
 _KEY = re.compile(r'((?P<before>\w+)_)?(?P<kind>images?|labels?|x|y)(_(?P<after>\w+))?')
@@ -25,9 +26,13 @@ def open_sklearn(name: str, pixels: decode.Pixels) -> Dataset:
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = digits.target.astype(np.int32)
-    train, test = stratified(labels, 1 / 3)
-    tables = {'train': (images[train], labels[train]), 'test': (images[test], labels[test])}
-    return _dataset('sklearn:digits', tuple(str(n) for n in digits.target_names), tables, pixels)
+    tasks, targets = digit_tasks(labels, digits.images)
+    tables = {
+        split: _rows((images, labels, targets), rows)
+        for split, rows in zip(('train', 'test'), stratified(labels, 1 / 3), strict=True)
+    }
+    names = tuple(str(n) for n in digits.target_names)
+    return _dataset('sklearn:digits', names, tables, pixels, tasks)
 
 
 def open_npz(path: str, pixels: decode.Pixels) -> Dataset:
@@ -37,7 +42,10 @@ def open_npz(path: str, pixels: decode.Pixels) -> Dataset:
     name before or after: `train_image`, `x_train`. Images are [N, H, W] or [N, H, W, C], of whole
     numbers in 0..255 or floats in 0..1, or feature vectors: floats [N, D] of any size. Labels are
     whole numbers [N] or [N, 1]. An array `classes` may hold the class names. Without splits, every
-    class is divided by a fixed seed, 80 % 'train' and 20 % 'test'. Rows keep their order.
+    class is divided by a fixed seed, 80 % 'train' and 20 % 'test'. Rows keep their order. Arrays
+    `label_TASK` (`train_label_TASK`) are further tasks: whole numbers [N] are classes, named by
+    `classes_TASK` if that is there, and [N, C] multi-label, both with -1 where a label is absent;
+    floats [N] or [N, C] are a regression, with NaN there.
 
     Raises:
       ValueError: the file or its arrays are not like that; the message says what was found.
@@ -45,29 +53,45 @@ def open_npz(path: str, pixels: decode.Pixels) -> Dataset:
     file = Path(path).expanduser()
     arrays = _load(file)
     classes = arrays.pop('classes', None)
+    tasks, targets = from_arrays(str(file), arrays)
     tables = {}
     for split, (images, labels) in _pairs(file, arrays).items():
         where = f'{file} ({split})' if split else str(file)
-        tables[split] = (_images(where, images), _labels(where, labels, len(images), classes))
+        table = (_images(where, images), _labels(where, labels, len(images), classes))
+        own = targets.get(split, {})
+        if set(own) != set(tasks) or any(len(values) != len(images) for values in own.values()):
+            found = {task: list(values.shape) for task, values in own.items()}
+            raise ValueError(
+                f'{where}: has the further labels {found}; expected those of the tasks '
+                f'{sorted(tasks)} for {len(images)} images in every split'
+            )
+        tables[split] = (*table, own)
     if classes is None:
-        classes = range(1 + max(labels.max() for _, labels in tables.values()))
+        classes = range(1 + max(labels.max() for _, labels, _ in tables.values()))
     if len(classes) < 2:
         raise ValueError(f'{file}: has only the class {classes[0]!r}; expected two or more')
     if '' in tables:
-        images, labels = tables.pop('')
-        for split, rows in zip(('train', 'test'), stratified(labels, 0.2), strict=True):
-            tables[split] = (images[rows], labels[rows])
-    return _dataset(str(file), tuple(str(name) for name in classes), tables, pixels)
+        table = tables.pop('')
+        for split, rows in zip(('train', 'test'), stratified(table[1], 0.2), strict=True):
+            tables[split] = _rows(table, rows)
+    return _dataset(str(file), tuple(str(name) for name in classes), tables, pixels, tasks)
 
 
-def _dataset(name: str, classes: tuple[str, ...], tables: dict, pixels: decode.Pixels) -> Dataset:
-    sizes = {split: len(labels) for split, (_, labels) in tables.items()}
-    return Dataset(classes, sizes, functools.partial(_read, name, tables, pixels))
+def _dataset(
+    name: str, classes: tuple[str, ...], tables: dict, pixels: decode.Pixels, tasks: dict
+) -> Dataset:
+    sizes = {split: len(labels) for split, (_, labels, _) in tables.items()}
+    return Dataset(classes, sizes, functools.partial(_read, name, tables, pixels), tasks)
+
+
+def _rows(table: tuple, rows: np.ndarray) -> tuple:
+    images, labels, targets = table
+    return images[rows], labels[rows], {task: values[rows] for task, values in targets.items()}
 
 
 def _read(name: str, tables: dict, pixels: decode.Pixels, split: str, rows: np.ndarray) -> Part:
-    images, labels = tables[split]
-    return Part(labels[rows], functools.partial(_fetch, name, images[rows], pixels))
+    images, labels, targets = _rows(tables[split], rows)
+    return Part(labels, functools.partial(_fetch, name, images, pixels), targets=targets)
 
 
 def _fetch(name: str, images: np.ndarray, pixels: decode.Pixels, row: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import grain.python as grain
+import jax
 import numpy as np
 from absl import flags
 
@@ -51,7 +52,7 @@ def batches(
         threads = threads or 2 * (os.cpu_count() or 1)
         flat = _by_threads(source, rows_at, start, stop, threads, prefetch)
     for batch in flat:
-        yield {key: value.reshape(*shape, *value.shape[1:]) for key, value in batch.items()}
+        yield jax.tree.map(lambda value: value.reshape(*shape, *value.shape[1:]), batch)
 
 
 def _by_threads(source, rows_at, start: int, stop: int, threads: int, prefetch: int):
@@ -75,7 +76,7 @@ def _by_processes(source, rows_at, start: int, stop: int, workers: int, prefetch
 
     def batch(step: int) -> dict[str, np.ndarray]:
         examples = [_example(source, row) for row in np.ravel(rows_at(step)).tolist()]
-        return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+        return jax.tree.map(lambda *values: np.stack(values), *examples)
 
     steps = grain.MapDataset.range(start, stop).map(batch)
     options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=prefetch)
@@ -87,6 +88,6 @@ def _by_processes(source, rows_at, start: int, stop: int, workers: int, prefetch
 def _example(source: Source, row: int) -> dict[str, np.ndarray]:
     return {
         'image': source.fetch(row),
-        'label': np.int32(source.labels[row]),
+        'label': jax.tree.map(lambda values: values[row], source.label),
         'index': np.int32(row),
     }

@@ -3,14 +3,15 @@
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
-from tljax.data import decode, folder, inmemory, tfds, zero_shot
+from tljax.data import decode, folder, inmemory, labels, tfds, zero_shot
 from tljax.data.splits import Part, did_you_mean, parse
+from tljax.types import Task
 
 OPEN = {
     'tfds': tfds.open_tfds,
@@ -36,6 +37,13 @@ class Source(NamedTuple):
     image: tuple[int, ...]  # that shape
     keys: Sequence[str] | None = None  # what names a row for people (file paths)
     dtype: np.dtype = np.dtype(np.uint8)  # of what is fetched
+    tasks: Mapping[str, Task] = {}  # what is learnt of each image, where that is several things
+    targets: Mapping[str, np.ndarray] = {}  # task -> labels [N, ...]
+
+    @property
+    def label(self) -> np.ndarray | Mapping[str, np.ndarray]:
+        """What a batch holds as 'label': class numbers, or those of every task."""
+        return dict(self.targets) if self.tasks else self.labels.astype(np.int32, copy=False)
 
 
 def load(
@@ -48,6 +56,8 @@ def load(
     classes: Sequence[int | str] | None = None,
     only: Sequence[int | str] | None = None,
     data_dir: str | None = None,
+    tasks: Sequence[str] = (),
+    shares: Mapping[str, float] = {},
 ) -> Source:
     """Opens a set of labelled images. Labels are read, images are not, but for the first.
 
@@ -61,6 +71,9 @@ def load(
       classes: names or numbers of the classes to keep, relabelled 0, 1, ... in this order.
       only: names or numbers of the classes to keep examples of; labels and class names stay.
       data_dir: where prepared TFDS sets lie, several folders joined by ':'; None: TFDS's own.
+      tasks: names of label columns, if several are to be learnt; 'label' is the set's own classes,
+        and class names such as 'Apple___scab' also make the tasks 'host' and 'disease'.
+      shares: task -> the share of its labels that is kept, the same rows in every run.
 
     Raises:
       ValueError: the set, split or class is not there, or an image or a label is not as it should
@@ -85,7 +98,8 @@ def load(
             raise ValueError(f'{name}: has no examples of the classes {only!r}')
     first = part.fetch(0)
     fetch = functools.partial(_same, part.fetch, first.shape, part.keys or name)
-    return Source(name, names, part.labels, fetch, first.shape, part.keys, first.dtype)
+    source = Source(name, names, part.labels, fetch, first.shape, part.keys, first.dtype)
+    return labels.choose(source, part.targets, dataset.tasks, tasks, shares) if tasks else source
 
 
 def arrays(
@@ -137,7 +151,15 @@ def take(of: Source | Part, rows: np.ndarray) -> Source | Part:
     """Some rows of a source, or of a part of a data set, in that order."""
     fetch = functools.partial(_fetch_joined, [of.fetch], np.zeros_like(rows), rows)
     keys = None if of.keys is None else [of.keys[row] for row in rows]
-    return of._replace(labels=of.labels[rows], fetch=fetch, keys=keys)
+    targets = {task: values[rows] for task, values in of.targets.items()}
+    return of._replace(labels=of.labels[rows], fetch=fetch, keys=keys, targets=targets)
+
+
+def present(source: Source) -> Source:
+    """The source with the classes only that it has examples of, in their order."""
+    kept, labels = np.unique(source.labels, return_inverse=True)
+    classes = tuple(source.classes[label] for label in kept)
+    return source._replace(classes=classes, labels=labels.astype(np.int32))
 
 
 def _join(parts: Sequence[Part]) -> Part:
@@ -148,7 +170,10 @@ def _join(parts: Sequence[Part]) -> Part:
     local = np.concatenate([np.arange(len(part.labels)) for part in parts])
     fetch = functools.partial(_fetch_joined, [part.fetch for part in parts], owner, local)
     keys = None if parts[0].keys is None else [key for part in parts for key in part.keys]
-    return Part(np.concatenate([part.labels for part in parts]), fetch, keys)
+    targets = {
+        task: np.concatenate([part.targets[task] for part in parts]) for task in parts[0].targets
+    }
+    return Part(np.concatenate([part.labels for part in parts]), fetch, keys, targets)
 
 
 def _fetch_joined(fetches: Sequence[Callable], owner: np.ndarray, local: np.ndarray, row: int):

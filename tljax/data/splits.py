@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tljax.types import Task
+
 _TERM = re.compile(r'(?P<name>[\w.-]+?)(\[(?P<cut>[^\[\]]*)\])?')
 _EDGE = re.compile(r'(?P<value>-?\d+(\.\d+)?)?(?P<percent>%)?')
 _ALIASES = {
@@ -28,6 +30,7 @@ class Part(NamedTuple):
     labels: np.ndarray  # [n] int32
     fetch: Callable[[int], np.ndarray]  # position in this part -> image or feature vector
     keys: Sequence[str] | None = None  # what names each row for people
+    targets: Mapping[str, np.ndarray] = {}  # task -> labels [n, ...]; see tljax.types.Task
 
 
 class Dataset(NamedTuple):
@@ -36,6 +39,7 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]
     sizes: Mapping[str, int]  # split -> number of rows
     read: Callable[[str, np.ndarray], Part]  # split, rows int [n] -> those rows
+    tasks: Mapping[str, Task] = {}  # what there is to learn beside the classes
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

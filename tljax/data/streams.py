@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax import sampling
-from tljax.data import reader, sources, subsets
+from tljax.data import episodes, reader, sources, subsets
 from tljax.types import Array, PyTree
 
 
@@ -33,6 +33,8 @@ class Stream(NamedTuple):
     augment: Callable | None = None
     image: np.ndarray | Array | None = None
     cached: bool = False
+    draw: episodes.Episode | episodes.Pairs | None = None  # None: examples, in a shuffled order
+    protocol: str = ''  # of evaluation on classes that are not the run's own
 
     @property
     def resident(self) -> bool:
@@ -59,6 +61,9 @@ def select(
 
 def check_batch(stream: Stream, wrap: bool) -> Stream:
     """Refuses a batch that would hold an example twice, unless `wrap` allows it."""
+    if stream.draw:
+        episodes.tables(stream.draw, *_listed(stream))
+        return stream
     smallest = int(stream.count.min())
     if stream.batch > smallest and not wrap:
         raise ValueError(
@@ -73,6 +78,12 @@ def resident(stream: Stream, limit_mb: float) -> Stream:
     """The stream with its images in memory if they take at most `limit_mb`, else unchanged."""
     bytes_each = int(np.prod(stream.source.image)) * stream.source.dtype.itemsize
     size = len(stream.source.labels) * bytes_each / 2**20
+    if size > limit_mb and stream.draw:
+        raise ValueError(
+            f'stream {stream.name!r}: episodes and pairs are drawn from images in memory, and '
+            f'{stream.source.name} takes {size:.0f} MB; set data.resident_mb to that or more, or '
+            'data.size to fewer pixels'
+        )
     if size > limit_mb:
         return stream
     return stream._replace(image=sources.arrays(stream.source))
@@ -85,16 +96,34 @@ def split_members(streams: Mapping[str, Stream]) -> tuple[PyTree, PyTree]:
         if not stream.resident:
             continue
         mine[name] = {'order': stream.order, 'count': stream.count}
-        shared[name] = {'label': stream.source.labels.astype(np.int32)}
+        if stream.draw:
+            mine[name]['table'] = episodes.tables(stream.draw, *_listed(stream))
+        shared[name] = {'label': stream.source.label}
         (mine if stream.cached else shared)[name]['image'] = stream.image
     return mine, shared
+
+
+def _listed(stream: Stream) -> tuple:
+    where = f'stream {stream.name!r} ({stream.source.name})'
+    return stream.source.labels, stream.order, stream.count, where
+
+
+def _structured(stream: Stream, mine: PyTree, shared: PyTree, seed, step, constrain) -> dict:
+    """An episode or pairs; the turns of a class are classes of their own, after all others."""
+    entry, turns = episodes.entries(stream.draw, mine['table'], seed, stream.name, step)
+    found = _examples(stream, mine, shared, constrain(entry))
+    if stream.draw.rotated:
+        found['image'] = episodes.turned(found['image'], turns)
+        found['label'] += turns * len(stream.source.classes)
+    return found
 
 
 def _examples(stream: Stream, mine: PyTree, shared: PyTree, entry: Array) -> dict[str, Array]:
     """Entries of one member's order of a resident stream, labels included."""
     row = mine['order'][entry]
     image = mine['image'][entry] if stream.cached else shared['image'][row]
-    return {'image': image, 'label': shared['label'][row], 'index': row}
+    label = jax.tree.map(lambda values: values[row], shared['label'])
+    return {'image': image, 'label': label, 'index': row}
 
 
 def make_draw(streams: Mapping[str, Stream], key_at: Callable, constrain: Callable) -> Callable:
@@ -109,6 +138,8 @@ def make_draw(streams: Mapping[str, Stream], key_at: Callable, constrain: Callab
     def rows_of(stream, mine, shared, seed, step):
         if not stream.resident:
             return dict(mine)
+        if stream.draw:
+            return _structured(stream, mine, shared, seed, step, constrain)
         entry = sampling.indices(seed, stream.name, step, stream.batch, mine['count'], jnp)
         return _examples(stream, mine, shared, constrain(entry))
 
@@ -116,7 +147,7 @@ def make_draw(streams: Mapping[str, Stream], key_at: Callable, constrain: Callab
         batch = {}
         for name, stream in streams.items():
             found = rows_of(stream, mine[name], shared.get(name), seed, step)
-            found = {key: constrain(value) for key, value in found.items()}
+            found = jax.tree.map(constrain, found)
             if stream.augment:
                 key = key_at(seed, f'augment/{name}', step)
                 found['image'] = stream.augment(key, unit(found['image']))
@@ -180,7 +211,7 @@ def blocks(stream: Stream, size: int, first: int = 0) -> Iterator[tuple[dict, di
         inside, row = start + np.arange(size), rows(number)
         block = {'index': row, 'valid': inside < count[..., None]}
         if stream.labelled:
-            block['label'] = stream.source.labels[row].astype(np.int32)
+            block['label'] = jax.tree.map(lambda values: values[row], stream.source.label)
         mine, shared = ({}, block) if same else (block, {})
         if stream.cached:
             mine['image'] = stream.image[:, np.minimum(inside, total - 1)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from tljax.data import decode
 from tljax.data.splits import Dataset, Part, did_you_mean
+from tljax.types import Task
 
 _CHUNK = 1024  # records read at once
 _KEEP_BYTES = 2**27  # encoded images up to this size stay in memory
@@ -49,7 +50,24 @@ def open_tfds(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset
         pixels = pixels._replace(channels=channels if channels in (1, 3) else 3)
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     read = functools.partial(_read, builder, f'tfds:{name}', (image, label), pixels)
-    return Dataset(tuple(builder.info.features[label].names), sizes, read)
+    tasks = _tasks(tfds, builder.info.features)
+    read = functools.partial(read, tasks=tasks)
+    return Dataset(tuple(builder.info.features[label].names), sizes, read, tasks)
+
+
+def _tasks(tfds, features) -> dict[str, Task]:
+    """The features, if several, that are class labels, sequences of these, or real numbers."""
+    found = {}
+    for name, feature in features.items():
+        if isinstance(feature, tfds.features.ClassLabel):
+            found[name] = Task('classification', tuple(feature.names))
+        elif isinstance(feature, tfds.features.Sequence) and isinstance(
+            feature.feature, tfds.features.ClassLabel
+        ):
+            found[name] = Task('multilabel', tuple(feature.feature.names))
+        elif type(feature) is tfds.features.Scalar and feature.np_dtype in (np.float32, np.float64):
+            found[name] = Task('regression', ('value',))
+    return found if len(found) > 1 else {}  # the label itself is no further task
 
 
 def find(name: str, folders: Sequence[Path]) -> Path:
@@ -124,7 +142,15 @@ def _is_image(tfds, feature) -> bool:
     return isinstance(feature, tfds.features.Image) and feature.np_dtype != np.float32
 
 
-def _read(builder, name: str, keys: tuple[str, str], pixels, split: str, rows: np.ndarray) -> Part:
+def _read(
+    builder,
+    name: str,
+    keys: tuple[str, str],
+    pixels,
+    split: str,
+    rows: np.ndarray,
+    tasks: dict[str, Task],
+) -> Part:
     import tensorflow_datasets as tfds
 
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
@@ -137,11 +163,36 @@ def _read(builder, name: str, keys: tuple[str, str], pixels, split: str, rows: n
             f'{name}: row {rows[bad[0]]} of split {split!r} has label {labels[bad[0]]}, which TFDS '
             'gives to unlabelled examples; use another split'
         )
+    targets = _targets(records if kept is None else kept, rows, kept is not None, tasks)
     if kept is not None:
         records, rows = kept, np.arange(len(kept))
-    return Part(
-        labels, functools.partial(_fetch, records, rows, f'{name} {split}', keys[0], pixels)
-    )
+    fetch = functools.partial(_fetch, records, rows, f'{name} {split}', keys[0], pixels)
+    return Part(labels, fetch, targets=targets)
+
+
+def _targets(records, rows: np.ndarray, kept: bool, tasks: dict[str, Task]) -> dict:
+    """Labels [n, ...] of further features; reading them needs every record once."""
+    if not tasks:
+        return {}
+    columns: dict[str, list] = {task: [] for task in tasks}
+    numbers = range(len(records)) if kept else rows.tolist()
+    for start in range(0, len(numbers), _CHUNK):
+        part = numbers[start : start + _CHUNK]
+        for record in [records[i] for i in part] if kept else records.__getitems__(list(part)):
+            example = _example(record)
+            for name, task in tasks.items():
+                columns[name].append(_value(example[name], task))
+    kinds = {'regression': np.float32}
+    return {name: np.array(columns[name], kinds.get(tasks[name].kind, np.int32)) for name in tasks}
+
+
+def _value(feature, task: Task):
+    if task.kind == 'regression':
+        return list(feature.float_list.value)
+    values = list(feature.int64_list.value)
+    if task.kind == 'classification':
+        return values[0]
+    return np.isin(np.arange(len(task.classes)), values)
 
 
 def _labels(

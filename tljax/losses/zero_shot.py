@@ -9,29 +9,8 @@ bool the classes that take part: those seen. With the margin m, an example's vio
 import jax
 import jax.numpy as jnp
 
-from tljax.kernels import squared_distances
-from tljax.types import Array, Scalar, unknown
-
-SIMILARITIES = ('dot', 'cosine', 'squared')
-
-
-def compatibility(found: Array, wanted: Array, similarity: str) -> Array:
-    """F of vectors x [N, K] with those of classes s [C, K], higher for nearer: [N, C].
-
-    <x, s> ('dot'), <x, s> / (||x|| ||s||) ('cosine'), or -||x - s||^2 ('squared').
-    """
-    if similarity == 'squared':
-        return -squared_distances(found, wanted)
-    if similarity == 'cosine':
-        found, wanted = unit(found), unit(wanted)
-    elif similarity != 'dot':
-        raise unknown('similarity', similarity, SIMILARITIES)
-    return found @ wanted.T
-
-
-def unit(x: Array) -> Array:
-    """Rows of length 1; a row of zeros stays, with finite gradients."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
+from tljax.kernels import unit
+from tljax.types import Array, Scalar
 
 
 def violations(scores: Array, label: Array, among: Array, margin: float) -> Array:

@@ -105,7 +105,7 @@ def build(
         init,
         tuple(phase for phase in phases.values() if phase.steps),
         lambda *args: adda.target_of(ours)(*args)[0],
-        translator.pictures(),
+        pictures=translator.pictures(),
     )
 
 

@@ -110,7 +110,7 @@ def build(
     def predict(params, mutable, images):
         return classifier(params, mutable, images)[0]
 
-    return Method(init, (Phase('train', config.steps, players),), predict, pictures)
+    return Method(init, (Phase('train', config.steps, players),), predict, pictures=pictures)
 
 
 def corrupted(key: Key, images: Array, share: float) -> Array:

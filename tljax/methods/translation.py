@@ -79,4 +79,6 @@ def build(
     phases = [source_phase('source', config, classifier, optimizer, before)._replace(predict=plain)]
     players = translator.players(generate, lambda hp: rule(hp | {'momentum': momentum}))
     phases += [Phase('translation', config.steps - before, players, simultaneous=True)]
-    return Method(init, tuple(phases[0 if before else 1 :]), predict, translator.pictures())
+    return Method(
+        init, tuple(phases[0 if before else 1 :]), predict, pictures=translator.pictures()
+    )

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 
 from tljax import nets
 from tljax.data.streams import unit as in_unit
+from tljax.kernels import compatibility
 from tljax.losses import zero_shot as losses
 from tljax.losses.classification import accuracy
-from tljax.losses.zero_shot import compatibility
 from tljax.methods.networks import Classifier
 from tljax.methods.probe import spread
 from tljax.nets.apply import apply, variables

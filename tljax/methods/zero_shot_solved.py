@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.kernels import chi_squared_distances, squared_distances
-from tljax.losses.zero_shot import compatibility
+from tljax.kernels import chi_squared_distances, compatibility, squared_distances
 from tljax.methods.zero_shot import Embedder
 from tljax.shallow import zero_shot as forms
 from tljax.shallow.linear import check_strengths

@@ -7,6 +7,7 @@ import flax.linen as nn
 
 from tljax.nets.backbone import Input
 from tljax.nets.cifar_resnet import CifarResNet
+from tljax.nets.conv4 import Conv4, KochNet
 from tljax.nets.googlenet import GoogLeNet
 from tljax.nets.heads import Cosine, Linear, MLPHead
 from tljax.nets.identity import Identity
@@ -22,10 +23,12 @@ from tljax.types import unknown
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     'cifar_resnet': CifarResNet,
+    'conv4': Conv4,
     'googlenet': GoogLeNet,
     'identity': Identity,
     'imagenet_resnet': ImageNetResNet,
     'inception_v3': InceptionV3,
+    'koch': KochNet,
     'lenet': LeNet,
     'mlp': MLP,
     'mobilenet_v2': MobileNetV2,

@@ -3,10 +3,24 @@
 XLA's convolution on the CPU is fast for [N, H, W, C] images and [kh, kw, C, O] kernels, and slow
 for the layouts that its own gradients ask for: inside `scan` or `fori_loop` 10 to 100 times slower.
 So is the grouped convolution that `vmap` over models makes of it. So `conv` has gradients of its
-own there: for the input, a plain convolution again; for the kernel, patches and a matrix product,
-in blocks of examples that stay in the cache. Other platforms keep the native ones.
+own there: for the input, a plain convolution again; for the kernel, patches and a product. Other
+platforms keep the native ones. What was measured on two cores, in ms, and made the rules:
+
+    forward       [16, 56, 56, 64]  3x3 -> 64    native 34   patches 160   Winograd F(2, 3) 68
+                  [16, 14, 14, 256] 3x3 -> 256   native 27   patches 54    Winograd F(2, 3) 28
+                  [16, 7, 7, 512]   3x3 -> 512   native 35   patches 23    Winograd F(2, 3) 76
+                  [16, 56, 56, 64]  1x1 -> 64    native 4.0  product 1.4
+                  [16, 14, 14, 1024] 1x1 -> 256  native 13   product 7.0
+                  [16, 28, 28, 192] depthwise    native 158  shifted sums 1.1
+    image's       [128, 32, 32, 16] 3x3, stride 2 -> 32   turned, dilated 10   scattered 5.5
+    gradient      [16, 14, 14, 256] 3x3, stride 2 -> 512  turned, dilated 24   scattered 14
+                  [16, 7, 7, 512] 3x3 -> 512     turned 36                     scattered 28
+    kernel's      [128, 8, 8, 64] 3x3 -> 64      native 20   one block 17  an example a block 8.3
+    gradient      [16, 7, 7, 512] 3x3 -> 512                 one block 25  an example a block 44
 """
 
+import itertools
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -16,8 +30,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
+from tljax.nets.depthwise import depthwise
+
 NHWC = ('NHWC', 'HWIO', 'NHWC')
-BLOCK = 2**18  # patches, in elements, of one block of examples: about a core's cache
+BLOCK = 2**15  # patches, in elements, of one block of examples: within a core's cache
+WIDE = 512  # output channels from which products make up for patches of all examples at once
 
 
 def conv(
@@ -36,19 +53,21 @@ def conv(
     """`jax.lax.conv_general_dilated` with gradients that are fast on the CPU.
 
     For `flax.linen.Conv(conv_general_dilated=conv)`; see `Conv`. What is not covered (dilation,
-    groups, other layouts, other than two dimensions) is native. Reverse-mode differentiation of any
-    order works; forward mode (`jax.jvp`) does not.
+    groups of several channels, other layouts, other than two dimensions) is native. Reverse-mode
+    differentiation of any order works; forward mode (`jax.jvp`) not for all kernels.
 
     Args:
       lhs: [N, H, W, C].
-      rhs: [kh, kw, C, O].
+      rhs: [kh, kw, C, O]; [kh, kw, 1, C] with `feature_group_count` C.
       window_strides: two integers.
       padding: 'SAME', 'VALID' or two pairs.
 
     Returns:
       [N, h, w, O].
     """
-    special = (*(lhs_dilation or ()), *(rhs_dilation or ()), feature_group_count, batch_group_count)
+    by_channel = 1 < feature_group_count == lhs.shape[-1] == rhs.shape[-1]
+    groups = 1 if by_channel else feature_group_count
+    special = (*(lhs_dilation or ()), *(rhs_dilation or ()), groups, batch_group_count)
     layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     if (
         lhs.ndim != 4
@@ -71,20 +90,26 @@ def conv(
         )
     pads = tuple(tuple(pair) for pair in pads_of(lhs, rhs, window_strides, padding))
     strides = tuple(window_strides)
-    return _conv(Geometry(lhs.shape[1:3], rhs.shape[:2], strides, pads, precision), lhs, rhs)
+    sides = lhs.shape[1:3], rhs.shape[:2]
+    geometry = Geometry(*sides, strides, pads, precision, feature_group_count)
+    if not by_channel and rhs.shape[:2] != (1, 1):
+        return _conv(geometry, lhs, rhs)
+    lowered = partial(depthwise if by_channel else _product, geometry)
+    return lax.platform_dependent(lhs, rhs, cpu=lowered, default=geometry.native)
 
 
 Conv = partial(nn.Conv, conv_general_dilated=conv)
 
 
 class Geometry(NamedTuple):
-    """What is static of a convolution: sides of image and kernel, strides, padding, precision."""
+    """What is static of a convolution: sides of image and kernel, strides, padding and so on."""
 
     image: tuple[int, int]
     kernel: tuple[int, int]
     strides: tuple[int, int]
     pads: tuple[tuple[int, int], tuple[int, int]]
     precision: object
+    groups: int = 1
 
     def native(self, x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(
@@ -93,8 +118,38 @@ class Geometry(NamedTuple):
             self.strides,
             self.pads,
             dimension_numbers=NHWC,
+            feature_group_count=self.groups,
             precision=self.precision,
         )
+
+    def padded(self, x: Array) -> Array:
+        config = ((0, 0, 0), *((*pair, 0) for pair in self.pads), (0, 0, 0))
+        return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+    def seen(self, padded: Array, i: int, j: int) -> Array:
+        """What the kernel's element at row i and column j sees: [N, h, w, C]."""
+        down, right = (s - k + 1 for s, k in zip(padded.shape[1:3], self.kernel, strict=True))
+        return padded[:, i : i + down : self.strides[0], j : j + right : self.strides[1]]
+
+    def patches(self, x: Array) -> Array:
+        """[N, h, w, kh * kw * C]."""
+        padded, taps = self.padded(x), itertools.product(*map(range, self.kernel))
+        return jnp.concatenate([self.seen(padded, i, j) for i, j in taps], -1)
+
+
+def _forward(geometry, x, kernel):
+    """[N, H, W, C], [kh, kw, C, O] -> [N, h, w, O], in the way that is fast on the CPU."""
+    way = _product if kernel.shape[-1] >= WIDE else Geometry.native
+    return way(geometry, x, kernel)
+
+
+def _product(geometry, x, kernel):
+    """The same as one matrix product, of patches if the kernel has more than one pixel."""
+    patches = geometry.patches(x)
+    outer = kernel.shape[-1]
+    # Two dimensions each, so that the gradients' products need no transposes.
+    pairs = patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, outer)
+    return lax.dot(*pairs, precision=geometry.precision).reshape(*patches.shape[:3], outer)
 
 
 # A convolution is bilinear in image and kernel, and so are its two gradients. Each of the three is
@@ -104,7 +159,7 @@ class Geometry(NamedTuple):
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(geometry, x, kernel):
     """[N, H, W, C], [kh, kw, C, O] -> [N, h, w, O]."""
-    return _choose(geometry.native, geometry.native, x, kernel)
+    return _choose(partial(_forward, geometry), geometry.native, x, kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -115,22 +170,37 @@ def _image_gradient(geometry, y, kernel):
         x = jax.ShapeDtypeStruct((len(y), *geometry.image, kernel.shape[2]), y.dtype)
         return jax.linear_transpose(lambda x: geometry.native(x, kernel), x)(y)[0]
 
-    def plain(y, kernel):
-        pads = []
-        for side, k, stride, (low, _), out in zip(*geometry[:4], y.shape[1:3], strict=True):
-            before = k - 1 - low
-            pads.append((before, side + k - 1 - before - (stride * (out - 1) + 1)))
-        return lax.conv_general_dilated(
-            y,
-            lax.rev(kernel, (0, 1)).swapaxes(2, 3),
-            (1, 1),
-            pads,
-            lhs_dilation=geometry.strides,
-            dimension_numbers=NHWC,
-            precision=geometry.precision,
-        )
+    narrow = geometry.strides == (1, 1) and max(kernel.shape[2:]) < WIDE
+    way = partial(_turned if narrow else _scattered, geometry)
+    return _choose(way, native, y, kernel)
 
-    return _choose(plain, native, y, kernel)
+
+def _turned(geometry, y, kernel):
+    """The image's gradient as the convolution with the kernel turned by 180 degrees; stride 1."""
+    pads = []
+    for side, k, (low, _), out in zip(*geometry[:2], geometry.pads, y.shape[1:3], strict=True):
+        before = k - 1 - low
+        pads.append((before, side + k - 1 - before - out))
+    back = geometry._replace(image=y.shape[1:3], pads=tuple(pads))
+    return back.native(y, lax.rev(kernel, (0, 1)).swapaxes(2, 3))
+
+
+def _scattered(geometry, y, kernel):
+    """The image's gradient as one product, whose patches are added to where they came from."""
+    *sides, inner, outer = kernel.shape
+    pairs = y.reshape(-1, outer), kernel.reshape(-1, outer)
+    patches = lax.dot_general(*pairs, (((1,), (1,)), ((), ())), precision=geometry.precision)
+    patches = patches.reshape(*y.shape[:3], *sides, inner)
+    zero, total = jnp.zeros((), y.dtype), 0.0
+    for at in itertools.product(*map(range, sides)):
+        config = [(0, 0, 0)]
+        for d, i in enumerate(at):
+            low, step = i - geometry.pads[d][0], geometry.strides[d]
+            end = low + step * (y.shape[1 + d] - 1) + 1
+            config.append((low, geometry.image[d] - end, step - 1))
+        part = lax.pad(patches[:, :, :, *at], zero, (*config, (0, 0, 0)))
+        total = total + part.astype(jnp.promote_types(y.dtype, jnp.float32))
+    return total.astype(y.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -141,32 +211,42 @@ def _kernel_gradient(geometry, x, y):
         kernel = jax.ShapeDtypeStruct((*geometry.kernel, x.shape[-1], y.shape[-1]), y.dtype)
         return jax.linear_transpose(lambda kernel: geometry.native(x, kernel), kernel)(y)[0]
 
-    return _choose(partial(_by_blocks, geometry), native, x, y)
+    way = _at_once if y.shape[-1] >= WIDE else _by_blocks
+    return _choose(partial(way, geometry), native, x, y)
+
+
+def _at_once(geometry, x, y):
+    """The kernel's gradient as one product of patches."""
+    outer, inner = y.shape[-1], x.shape[-1]
+    patches = geometry.patches(x).reshape(-1, inner * math.prod(geometry.kernel))
+    return _outer(geometry, y.reshape(-1, outer), patches).reshape(*geometry.kernel, inner, outer)
+
+
+def _outer(geometry, y, patches, dtype=None):
+    """patches^T y, in the order of factors that is up to twice as fast if y is the narrow one."""
+    dimensions = ((0,), (0,)), ((), ())
+    return lax.dot_general(
+        y, patches, dimensions, precision=geometry.precision, preferred_element_type=dtype
+    ).T
 
 
 def _by_blocks(geometry, x, y):
-    """The kernel's gradient as a product of patches, summed over blocks of examples."""
+    """The kernel's gradient as products of patches, summed over blocks of examples."""
     (kh, kw), (sh, sw) = geometry.kernel, geometry.strides
     count, h, w, outer = y.shape
     inner = x.shape[-1]
     most = max(1, min(count, BLOCK // max(1, h * w * kh * kw * inner)))
     size = next(n for n in range(most, 0, -1) if count % n == 0)
-    config = ((0, 0, 0), *((*pair, 0) for pair in geometry.pads), (0, 0, 0))
 
     def add(i, total):
-        part = lax.pad(lax.dynamic_slice_in_dim(x, i * size, size), jnp.zeros((), x.dtype), config)
+        part = geometry.padded(lax.dynamic_slice_in_dim(x, i * size, size))
         flat = lax.dynamic_slice_in_dim(y, i * size, size).reshape(-1, outer)
         # Columns are joined first, so that a row of the kernel is one slice and one product.
         columns = [part[:, :, j : j + sw * (w - 1) + 1 : sw] for j in range(kw)]
         columns = jnp.concatenate(columns, -1)
         rows = [columns[:, i : i + sh * (h - 1) + 1 : sh] for i in range(kh)]
-        product = partial(
-            lax.dot_general,
-            dimension_numbers=(((0,), (0,)), ((), ())),
-            precision=geometry.precision,
-            preferred_element_type=total.dtype,
-        )
-        return total + jnp.stack([product(row.reshape(-1, kw * inner), flat) for row in rows])
+        rows = [row.reshape(-1, kw * inner) for row in rows]
+        return total + jnp.stack([_outer(geometry, flat, row, total.dtype) for row in rows])
 
     total = jnp.zeros((kh, kw * inner, outer), jnp.promote_types(y.dtype, jnp.float32))
     total = lax.fori_loop(0, count // size, add, total)

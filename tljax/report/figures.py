@@ -189,6 +189,33 @@ def confusion(
     return figure
 
 
+def affinity(matrix: np.ndarray, tasks: Sequence[str], title: str = '') -> Figure:
+    """Draws how tasks bear on each other, with the sign in colour and the number in each cell.
+
+    Args:
+        matrix: [T, T], rows are the task that is stepped for, columns the one that it bears on.
+        tasks: T names.
+        title: above.
+    """
+    size, most = len(matrix), np.nanmax(np.abs(matrix)) or 1.0
+    figure, axes = canvas.blank(max(2.6, 1.3 + 0.56 * size), max(2.2, 0.9 + 0.56 * size))
+    for i, j in np.ndindex(size, size):
+        value = float(matrix[i, j])
+        colour = canvas.ARM_COLOURS[0 if value >= 0 else 1]
+        alpha = 0.7 * abs(value) / most
+        axes.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, alpha=alpha, lw=0))
+        text = f'{value:.2f}' if most >= 0.1 else f'{value:.0e}'
+        axes.text(j + 0.5, i + 0.5, text, color=INK, ha='center', va='center', fontsize=8)
+    names = [canvas.plain(canvas.short(str(name), 14)) for name in tasks]
+    tilt = {'rotation': 60, 'ha': 'right', 'rotation_mode': 'anchor'}
+    axes.set_xticks(np.arange(size) + 0.5, names, **tilt)
+    axes.set_yticks(np.arange(size) + 0.5, names)
+    axes.set(xlim=(0, size), ylim=(size, 0), aspect='equal', title=title)
+    axes.grid(False)
+    axes.tick_params(length=0)
+    return figure
+
+
 def features(
     place: np.ndarray,
     label: np.ndarray,

@@ -38,6 +38,7 @@ def build(record: Run | Study) -> dict[str, Any]:
         'choices': panels.choices(question),
         'confusion': panels.confusions(question, winner),
         'features': panels.features(question),
+        'tasks': panels.tasks(record),
         'pictures': panels.pictures(record),
         'facts': facts.of_record(record),
         'command': results.get('command', ''),

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from tljax import wording
+from tljax import verdict, wording
 from tljax.report import canvas, facts, figures
 from tljax.report.records import Run, Study, array
 from tljax.wording import Row
@@ -190,6 +190,54 @@ def features(question: Question) -> dict[str, Any] | None:
         'are classes, dots are the source and open triangles the target.'
     )
     return {'panels': panels, 'caption': caption}
+
+
+def tasks(record: Run | Study) -> dict[str, Any] | None:
+    """The verdicts by task of a study, its mean relative changes, and the tasks' affinities."""
+    found = record.results.get('tasks', {}) if isinstance(record, Study) else {}
+    lines = [
+        {
+            'task': wording.arm_label(task),
+            'arm': wording.arm_label(row['arm']),
+            'score': wording.plus_minus(row['mean'], row['ci95'], one['metric']),
+            'metric': one['metric'].rpartition('_')[2],
+            'delta': wording.plus_minus(
+                row['delta_mean'], row['delta_ci95'], one['metric'], signed=True
+            )
+            if row['verdict'] not in wording.UNJUDGED
+            else '',
+            'verdict': row['verdict'] if row['verdict'] not in wording.UNJUDGED else '',
+            'mark': wording.MARKS[row['verdict']],
+        }
+        for task, one in found.get('verdicts', {}).items()
+        for row in one['rows']
+    ]
+    changes = {
+        wording.arm_label(arm): wording.plus_minus(*_mean_and_half(values), signed=True)
+        for arm, values in found.get('relative_change', {}).items()
+        if values
+    }
+    panels = _affinities(record)
+    return {'lines': lines, 'changes': changes, 'panels': panels} if lines or panels else None
+
+
+def _mean_and_half(values: Sequence[float]) -> tuple[float | None, float | None]:
+    mean, _, half = verdict.interval(values)
+    return mean, half
+
+
+def _affinities(record: Run | Study) -> list[Markup]:
+    """A heat map for each run and measure, mean over members."""
+    runs = record.runs.values() if isinstance(record, Study) else [record]
+    panels = []
+    for run in runs:
+        for name, values in run.results.get('outcome', {}).items():
+            if name in ('cosine', 'lookahead') and 'tasks' in run.results:
+                title = f'{name} of {wording.arm_label(run.results["name"])}'
+                matrix = array(values).mean(axis=0)
+                figure = figures.affinity(matrix, list(run.results['tasks']), title)
+                panels.append(_svg(figure, f'Task affinity, {title}', f'affinity{len(panels)}'))
+    return panels
 
 
 def pictures(record: Run | Study) -> list[dict[str, str]]:

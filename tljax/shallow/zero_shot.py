@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 
-from tljax.losses.zero_shot import compatibility
+from tljax.kernels import compatibility
 from tljax.types import Array, Key, Scalar
 
 # Calibration is chosen among these times the mean spread of an example's scores over classes.

@@ -1,0 +1,211 @@
+"""Adversarial and source-free adaptation: who moves when, and what each player minimises."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import runs, toys
+from tests.test_methods import built, config_for, fit, prepared_for
+from tljax import config as configs
+from tljax import experiment, partition
+from tljax.losses.adversarial import domain_bce
+from tljax.methods.shot import clusters
+from tljax.prepare import build_method
+from tljax.types import Spec
+
+RANDOM = np.random.RandomState(0)
+SPEC = Spec((8, 8, 1), tuple('56789'), rows={'target': 12})
+IMAGES = jnp.asarray(RANDOM.randint(0, 255, (10, 8, 8, 1)), jnp.uint8)
+BATCH = {
+    'source': {'image': IMAGES[:6], 'label': jnp.arange(6) % 5},
+    'target': {'image': IMAGES[6:], 'index': jnp.arange(4)},
+}
+HP = {'rate': 0.1, 'momentum': 0.0, 'weight_decay': 0.0, 'label_smoothing': 0.0, 'weight': 0.7}
+HP |= {'progress': 0.3}
+STRENGTH = 0.7 * (2 / (1 + np.exp(-3)) - 1)
+
+
+def values_of(method):
+    return jax.jit(lambda key: method.init(key, SPEC))(jax.random.key(0))
+
+
+def gradients(player, values, batch=BATCH):
+    loss = lambda params: player.loss(params, values[1], batch, HP, jax.random.key(1))[0]
+    return jax.grad(loss)(values[0])
+
+
+def test_two_players_make_the_steps_of_reversal(tmp_path):
+    plain = {'hparams.momentum': 0.0, 'steps': 5}
+    made = [
+        fit(
+            prepared_for('dann', (0,), options={'widths': (6,), 'form': form}, **plain),
+            tmp_path / form,
+        )
+        for form in ('players', 'reversal')
+    ]
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 1e-5, 1e-7), *made)
+
+
+@pytest.mark.parametrize('name', ['dann', 'cdan', 'cdan_e'])
+def test_the_model_goes_down_its_loss_and_up_the_discriminators(name):
+    method = built(name, options={'widths': (6,)})
+    values = values_of(method)
+    model, discriminator = method.phases[0].players
+    encoder = gradients(model, values)['encoder']
+    against = gradients(discriminator, values)['encoder']
+    method = built('supervised')
+    alone = gradients(method.phases[0].players[0], values)['encoder']
+    assert not jax.tree.reduce(lambda a, x: a or x.any(), against, False), 'strength 0'
+
+    judged = built(name, options={'widths': (6,), 'form': 'reversal'}).phases[0].players[0]
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, 1e-4, 1e-6),
+        encoder,
+        gradients(judged, values)['encoder'],
+    )
+    if name == 'dann':
+
+        def told(params):
+            """The discriminator's loss as a plain function of the features, by hand."""
+            predict = built('dann', options={'widths': (6,)}).predict
+            scores = []
+            for stream in ('source', 'target'):
+                x = predict(params, values[1], BATCH[stream]['image'])['features']
+                d = params['discriminator']
+                hidden, out = sorted(d)
+                x = jax.nn.relu(x @ d[hidden]['kernel'] + d[hidden]['bias'])
+                scores.append((x @ d[out]['kernel'] + d[out]['bias'])[:, 0])
+            return domain_bce(*scores)
+
+        up = jax.grad(told)(values[0])['encoder']
+        jax.tree.map(
+            lambda g, a, u: np.testing.assert_allclose(g, a - STRENGTH * u, 1e-3, 1e-6),
+            encoder,
+            alone,
+            up,
+        )
+
+
+def test_adda_adapts_a_copy_and_leaves_the_source(tmp_path):
+    prepared = prepared_for('adda', (0,), steps=6)
+    seen = {}
+
+    def watch(params, mutable, phase):
+        seen[phase.name] = jax.tree.map(np.asarray, params)
+        return toys.probe(params, mutable, phase)
+
+    toys.fit(
+        tmp_path,
+        prepared.method,
+        prepared.streams,
+        prepared.members,
+        values=prepared.values,
+        evaluate=watch,
+    )
+    source, adapted = seen['source'], seen['adapt']
+    for role in ('encoder', 'head'):
+        jax.tree.map(np.testing.assert_array_equal, source[role], adapted[role])
+    flat = {role: partition.flat(adapted[role]) for role in ('encoder', 'target_encoder')}
+    apart = [abs(flat['encoder'][p] - leaf).max() for p, leaf in flat['target_encoder'].items()]
+    assert 0 < max(apart) < 0.5, 'started as a copy, and went on from there'
+
+
+def test_adda_predicts_with_the_encoder_of_the_target():
+    method = built('adda', options={'widths': (6,)})
+    params, mutable = values_of(method)
+    moved = {**params, 'target_encoder': jax.tree.map(lambda x: 2 * x, params['encoder'])}
+    swapped = {**params, 'encoder': moved['target_encoder']}
+    source, _ = method.phases
+    expected = source.predict(swapped, mutable, IMAGES)['logits']
+    np.testing.assert_allclose(method.predict(moved, mutable, IMAGES)['logits'], expected, 1e-5)
+    kept = source.predict(moved, mutable, IMAGES)['logits']
+    np.testing.assert_allclose(kept, source.predict(params, mutable, IMAGES)['logits'], 1e-5)
+
+
+def test_the_three_moves_of_mcd():
+    method = built('mcd', options={'inner': 3})
+    values = values_of(method)
+    a, b, *c = method.phases[0].players
+    assert [player.name for player in c] == ['encoder'] * 3
+    owned = [
+        {path.split('/')[0] for path in partition.select(values[0], player.trains)}
+        for player in (a, b, c[0])
+    ]
+    assert owned == [{'encoder', 'head', 'head2'}, {'head', 'head2'}, {'encoder'}]
+    losses = [p.loss(*values, BATCH, HP, jax.random.key(1)) for p in (a, b, c[0])]
+    (first, _), (second, (found, _)), (third, _) = losses
+    assert float(second) == pytest.approx(float(first - third), rel=1e-4)
+    assert float(third) == pytest.approx(0.7 * float(found['discrepancy']), rel=1e-5)
+    heads = gradients(b, values)
+    encoder = gradients(c[0], values)
+    assert any(leaf.any() for leaf in jax.tree.leaves(heads['head']))
+    assert any(leaf.any() for leaf in jax.tree.leaves(encoder['encoder']))
+
+
+def test_clusters_are_those_of_the_paper_by_hand():
+    features, logits = RANDOM.randn(30, 4), RANDOM.randn(30, 3)
+    logits[:, 2] -= 20  # predicted by none: out
+    valid = np.arange(30) < 25
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    soft = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    centroids = np.stack([(soft[valid, c, None] * unit[valid]).sum(0) for c in (0, 1)])
+    for _ in range(2):
+        centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+        label = (unit @ centroids.T).argmax(1)
+        centroids = np.stack([unit[valid & (label == c)].sum(0) for c in (0, 1)])
+    found = clusters(*map(jnp.asarray, (features, logits, valid)))
+    np.testing.assert_array_equal(found, label)
+
+
+def test_shot_forgets_the_source(tmp_path):
+    """Another stream 'source' in the second phase changes nothing; the head stays."""
+    method = build_method(config_for('shot'), SPEC)
+    values = values_of(method)
+    _, phase = method.phases
+    (player,) = phase.players
+    other = {**BATCH, 'source': {'image': IMAGES[::-1][:6], 'label': jnp.zeros(6, int)}}
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        gradients(player, values),
+        gradients(player, values, other),
+    )
+    owned = partition.select(values[0], player.trains)
+    assert {path.split('/')[0] for path in owned} == {'encoder'}
+
+
+@pytest.mark.parametrize(
+    'name, classes', [('dann', (7,)), ('dan', (7,)), ('shot', (7,)), ('mcc', (5, 6))]
+)
+def test_a_target_that_lacks_classes(name, classes, tmp_path):
+    """Partial adaptation: trained on what the target has, tested on all."""
+    c = config_for(name, steps=4)
+    c.data.streams.target.classes = classes
+    c.data.streams.target.batch = 10  # and is smaller
+    found = experiment.run(configs.checked(c), tmp_path)
+    assert np.isfinite(found['scores']['test']['loss']).all()
+    assert len(found['classes']) == 5
+
+
+def test_a_target_smaller_than_its_batch_is_refused_or_wrapped(tmp_path):
+    c = config_for('dann', steps=2)
+    c.data.streams.target.sample = 7
+    with pytest.raises(ValueError, match=r"'target'.* 7 "):
+        experiment.run(configs.checked(c), tmp_path / 'a')
+    c.data.wrap = True
+    found = experiment.run(configs.checked(c), tmp_path / 'b')
+    assert np.isfinite(found['scores']['test']['loss']).all()
+    assert '7 sampled' in found['protocol']
+
+
+def test_what_lacks_a_domain_is_refused():
+    with pytest.raises(ValueError, match=r'there is no data\.streams\.target, only source'):
+        built_without_target()
+    c = config_for('dann')
+    c.data.streams.source.labelled = False
+    with pytest.raises(ValueError, match=r'set data\.streams\.source\.labelled=True'):
+        experiment.prepare(configs.checked(c))
+
+
+def built_without_target():
+    return experiment.prepare(configs.checked(runs.run(method='dann')))

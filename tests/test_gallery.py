@@ -1,0 +1,127 @@
+"""Enrolling new classes by images, with a tiny run on digits 0-4 and images of 5-9."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from launch import predict
+from tests import runs
+from tljax import config, gallery, study
+from tljax import predict as models
+from tljax.data import sources
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    c = runs.run(method='prototypical', steps=60, evaluate_every=0)
+    c.optimizer.name, c.hparams.rate = 'adam', 1e-3
+    c.data.streams.source.update(classes=runs.OLD, draw='episode:5x1x5')
+    new = {'classes': runs.NEW}
+    c.data.evaluate.test = config.held_out(runs.DIGITS, **new, protocol='episode:5x1x5:50')
+    c.data.evaluate.pairs = config.held_out(runs.DIGITS, **new, protocol='pairs:200')
+    directory = tmp_path_factory.mktemp('one_shot') / 'run'
+    study.run(config.checked(c), directory)
+    return directory
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """enrol/CLASS/0.png and ask/CLASS_k.png of the digits 5 to 9."""
+    top = tmp_path_factory.mktemp('digits')
+    source = sources.load(runs.DIGITS, 'test', classes=runs.NEW)
+    for label, name in enumerate(source.classes):
+        for k, row in enumerate(np.flatnonzero(source.labels == label)[:5]):
+            path = top / (f'enrol/{name}/{k}.png' if k == 0 else f'ask/{name}_{k}.png')
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(source.fetch(row)[..., 0]).save(path)
+    return top
+
+
+def call(capsys, *arguments):
+    code = predict.main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def test_scores_and_threshold_of_the_run(run):
+    scores = runs.results(run)['scores']
+    assert scores['test']['accuracy'][0] > 0.4, 'chance is 0.2'
+    assert scores['pairs']['auc'][0] > 0.6
+    assert models.load(run).threshold == scores['pairs']['threshold'][0]
+
+
+def test_enrolled_images_are_found_again(run, folder, capsys, tmp_path):
+    saved, far = tmp_path / 'digits.npz', ('--threshold', 1e9)  # nothing is unknown
+    options = ('--run', run, '--gallery', folder / 'enrol', '--save_gallery', saved)
+    code, out, _ = call(capsys, *options, '--format', 'csv', folder / 'enrol')
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row['class'] for row in rows] == list('56789')
+    assert max(float(row['distance']) for row in rows) < 1e-3
+    code, again, _ = call(
+        capsys, '--run', run, '--gallery', saved, *far, '--format', 'csv', folder / 'ask'
+    )
+    rows = list(csv.DictReader(io.StringIO(again)))
+    assert code == 0
+    source = sources.load(runs.DIGITS, 'test', classes=runs.NEW)
+    images = np.stack([source.fetch(row) for row in range(len(source.labels))])
+    features = models.load(run).features(images)
+    first = [np.flatnonzero(source.labels == label)[0] for label in range(5)]
+    asked = [np.flatnonzero(source.labels == label)[k] for label in range(5) for k in range(1, 5)]
+    apart = np.linalg.norm(features[asked][:, None] - features[first], axis=-1)
+    assert [row['class'] for row in rows] == [str(5 + k) for k in apart.argmin(1)]
+    np.testing.assert_allclose([float(row['distance']) for row in rows], apart.min(1), 1e-3)
+    with np.load(saved) as arrays:
+        assert arrays['names'].tolist() == list('56789')
+
+
+def test_unknown_beyond_lambda(run, folder, capsys):
+    options = ('--run', run, '--gallery', folder / 'enrol', '--format', 'csv')
+    _, out, _ = call(capsys, *options, '--threshold', 1e-9, folder / 'ask')
+    assert {row['class'] for row in csv.DictReader(io.StringIO(out))} == {'unknown'}
+
+
+def test_verify(run, folder, capsys):
+    one = folder / 'enrol/5/0.png'
+    code, out, _ = call(capsys, '--run', run, '--verify', one, folder / 'ask/5_1.png')
+    assert code == 0
+    assert 'lambda' in out
+    other = folder / 'ask/7_1.png'
+    options = ('--run', run, '--verify')
+    assert call(capsys, *options, '--threshold', 1e9, one, other)[1].startswith('same')
+    assert call(capsys, *options, '--threshold', 0, one, other)[1].startswith('different')
+    code, _, err = call(capsys, *options, one)
+    assert (code, 'needs two images' in err) == (2, True)
+
+
+def test_galleries_are_extended_and_checked(run, folder, tmp_path):
+    model = models.load(run)
+    one = gallery.enrol(model, folder / 'enrol')
+    both = gallery.extended(one, gallery.enrol(model, folder / 'ask'))
+    assert len(both.classes) == 25
+    again = gallery.extended(one, one)
+    np.testing.assert_allclose(again.means, one.means, 1e-6)
+    gallery.save(one, tmp_path / 'a.npz')
+    with pytest.raises(ValueError, match=r'a\.npz: is a gallery of .*, not of another'):
+        gallery.load(tmp_path / 'a.npz', model._replace(title='another'))
+    (tmp_path / 'b.npz').write_bytes(b'no')
+    with pytest.raises(ValueError, match=r"b\.npz: can't be read as a gallery"):
+        gallery.load(tmp_path / 'b.npz', model)
+    with pytest.raises(ValueError, match=r'saved as \.npz'):
+        gallery.save(one, tmp_path / 'a.txt')
+
+
+@pytest.mark.parametrize('metric', ['euclidean', 'manhattan'])
+def test_search_is_exact(metric, monkeypatch):
+    monkeypatch.setattr(gallery, '_BLOCK', 100)
+    random = np.random.RandomState(0)
+    means, asked = random.randn(9, 4), random.randn(30, 4)
+    names = tuple(map(str, range(9)))
+    found = gallery.search(gallery.Gallery(means, names, metric, ''), asked, 2)
+    for x, nearest in zip(asked, found, strict=True):
+        order = 2 if metric == 'euclidean' else 1
+        apart = np.linalg.norm(means - x, order, axis=1)
+        assert [name for name, _ in nearest] == [str(k) for k in np.argsort(apart)[:2]]
+        np.testing.assert_allclose([d for _, d in nearest], np.sort(apart)[:2])

@@ -1,0 +1,334 @@
+"""Several tasks in a run: data, method, scores and verdicts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from tests import runs, toys
+from tests.test_methods import built, fit, prepared_for
+from tljax import config as configs
+from tljax import study
+from tljax.data import labels, sources
+from tljax.data.builders import pairs
+from tljax.evaluation import multitask
+from tljax.losses.multitask import mgda
+from tljax.methods.multitask import Network, affinities, joined
+from tljax.prepare import prepare
+from tljax.types import Spec, Task
+
+TASKS = ('label', 'parity', 'ink')
+SPEC = {
+    'label': Task('classification', ('a', 'b', 'c')),
+    'tags': Task('multilabel', ('x', 'y')),
+    'size': Task('regression', ('value',)),
+}
+
+
+def config(tasks=TASKS, **options):
+    c = runs.run(method='multitask', options=options)
+    for stream in (c.data.streams.source, c.data.evaluate.test):
+        stream.update(tasks=tasks, classes=())
+    return c
+
+
+def test_digits_have_related_tasks():
+    source = sources.load(
+        runs.DIGITS, 'all', tasks=('label', 'parity', 'above_four', 'loops', 'ink')
+    )
+    digit = source.targets['label']
+    np.testing.assert_array_equal(source.targets['parity'], digit % 2)
+    np.testing.assert_array_equal(source.targets['above_four'], digit > 4)
+    assert set(digit[source.targets['loops'] == 2]) == {8}
+    ink = load_digits().images.mean((1, 2))
+    found = np.sort(source.targets['ink'][:, 0])
+    np.testing.assert_allclose(found, np.sort((ink - ink.mean()) / ink.std()), 1e-4, 1e-5)
+
+
+def test_labels_are_masked_to_a_share_and_rows_stay_together():
+    whole = sources.load(runs.DIGITS, 'train', tasks=TASKS)
+    few = sources.load(runs.DIGITS, 'train', tasks=TASKS, shares={'parity': 0.1, 'ink': 0.01})
+    known = few.targets['parity'] >= 0
+    assert known.sum() == round(0.1 * len(known))
+    np.testing.assert_array_equal(few.targets['parity'][known], whole.targets['parity'][known])
+    assert np.isfinite(few.targets['ink']).sum() == round(0.01 * len(known))
+    one = sources.load(runs.DIGITS, 'train[100:200]', tasks=TASKS, classes=(3, 8))
+    assert set(one.targets['parity'][one.targets['label'] == 0]) == {1}
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'tasks': ('label', 'partiy')}, "no task 'partiy'; did you mean 'parity'"),
+        ({'tasks': ('label', 'label')}, 'names one twice'),
+        ({'tasks': ('label',), 'shares': {'parity': 0.5}}, 'which tasks lacks'),
+        ({'tasks': ('label',), 'shares': {'label': 0.0}}, r'is 0.0; expected a number in \(0, 1\]'),
+    ],
+)
+def test_bad_tasks_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        sources.load(runs.DIGITS, 'train', **options)
+
+
+def test_class_names_of_two_parts_are_two_tasks(tmp_path):
+    names = ['Apple___healthy', 'Apple___scab', 'Grape___healthy', 'Grape___rot']
+    for i, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        for k in range(5):
+            image = Image.fromarray(np.full((8, 8, 3), 50 * i + k, np.uint8))
+            image.save(tmp_path / name / f'{k}.png')
+    source = sources.load(f'folder:{tmp_path}', 'all', tasks=('host', 'disease'))
+    assert source.tasks['host'].classes == ('Apple', 'Grape')
+    assert source.tasks['disease'].classes == ('healthy', 'rot', 'scab')
+    for row, key in enumerate(source.keys):
+        host, disease = (
+            task.classes[source.targets[name][row]] for name, task in source.tasks.items()
+        )
+        assert f'{host}___{disease}' in key
+
+
+def test_table_beside_a_folder(tmp_path):
+    lines = ['image,host,tags,weight']
+    for i in range(10):
+        Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(tmp_path / f'{i}.png')
+        tags, weight = ('red|round', 'red', '')[i % 3], '' if i == 4 else f'{i}.5'
+        lines.append(f'{i}.png,{"oak" if i % 2 else "elm"},{tags},{weight}')
+    (tmp_path / 'labels.csv').write_text('\n'.join(lines))
+    source = sources.load(f'folder:{tmp_path}', 'all', tasks=('host', 'tags', 'weight'))
+    assert [task.kind for task in source.tasks.values()] == [
+        'classification',
+        'multilabel',
+        'regression',
+    ]
+    for row in range(10):
+        i = int(source.fetch(row)[0, 0, 0])
+        assert source.tasks['host'].classes[source.targets['host'][row]] == ('elm', 'oak')[i % 2]
+        assert source.targets['tags'][row].tolist() == ([1, 1], [1, 0], [-1, -1])[i % 3]
+        weight = source.targets['weight'][row, 0]
+        assert np.isnan(weight) if i == 4 else weight == i + 0.5
+    (tmp_path / 'labels.csv').write_text('image,host\n0.png,elm\nx.png,oak')
+    with pytest.raises(ValueError, match=r'row 3 names .*x\.png, which is not there'):
+        sources.load(f'folder:{tmp_path}')
+    (tmp_path / 'labels.csv').write_text('file,host\n0.png,elm')
+    with pytest.raises(ValueError, match="expected 'image' and one or more tasks"):
+        sources.load(f'folder:{tmp_path}')
+
+
+def test_further_arrays_of_npz_are_tasks(tmp_path):
+    random = np.random.RandomState(0)
+    arrays = {}
+    for split, count in (('train', 12), ('test', 6)):
+        arrays |= {
+            f'{split}_image': random.randint(0, 256, (count, 8, 8)).astype(np.uint8),
+            f'{split}_label': np.arange(count) % 3,
+            f'{split}_label_tags': random.randint(-1, 2, (count, 2)),
+            f'{split}_label_size': random.randn(count),
+        }
+    np.savez(tmp_path / 'a.npz', **arrays)
+    source = sources.load(f'npz:{tmp_path / "a.npz"}', 'test', tasks=('label', 'tags', 'size'))
+    assert {name: task.kind for name, task in source.tasks.items()} == {
+        'label': 'classification',
+        'tags': 'multilabel',
+        'size': 'regression',
+    }
+    np.testing.assert_array_equal(source.targets['tags'], arrays['test_label_tags'])
+    np.testing.assert_allclose(source.targets['size'][:, 0], arrays['test_label_size'], 1e-6)
+    arrays['train_label_tags'] = arrays['train_label_tags'] + 2
+    np.savez(tmp_path / 'a.npz', **arrays)
+    with pytest.raises(ValueError, match='expected -1 for an absent one, else 0 or 1'):
+        sources.load(f'npz:{tmp_path / "a.npz"}')
+
+
+def test_items_are_laid_over_each_other():
+    random = np.random.RandomState(0)
+    left, right = random.randint(0, 256, (2, 28, 28)).astype(np.uint8)
+    canvas = np.zeros((36, 36), np.uint8)
+    canvas[:28, :28] = left
+    for i in range(28):
+        for j in range(28):
+            canvas[6 + i, 6 + j] = max(canvas[6 + i, 6 + j], right[i, j])
+    wanted = np.asarray(Image.fromarray(canvas).resize((28, 28), Image.NEAREST))
+    np.testing.assert_array_equal(pairs.overlay(left, right), wanted)
+    rows = pairs.partners('train', 60_000, 60_000)
+    assert rows[:4].tolist() == np.random.RandomState(0).randint(60_000, size=60_000)[:4].tolist()
+
+
+def test_scores_are_those_of_the_examples_that_have_the_label():
+    random = np.random.RandomState(0)
+    outputs = {name: random.randn(6, len(task.classes)) for name, task in SPEC.items()}
+    label = {
+        'label': np.array([0, 1, 2, -1, -1, 0]),
+        'tags': random.randint(-1, 2, (6, 2)),
+        'size': np.where(random.rand(6, 1) < 0.5, np.nan, random.randn(6, 1)),
+    }
+    valid = np.array([True] * 5 + [False])
+    predict = lambda params, mutable, images: {'tasks': jax.tree.map(jnp.asarray, outputs)}
+    judge = multitask.judge(predict, SPEC)
+    judged = judge(({}, {}), {'image': None, 'label': label, 'valid': valid})
+    found = multitask.scores({key: np.asarray(x)[None] for key, x in judged.items()}, SPEC)
+    hits = outputs['label'].argmax(1)[:3] == label['label'][:3]
+    np.testing.assert_allclose(found['label_accuracy'], [hits.mean()], 1e-6)
+    known = label['tags'][:5] >= 0
+    right = ((outputs['tags'][:5] > 0) == label['tags'][:5])[known].mean()
+    np.testing.assert_allclose(found['tags_accuracy'], [right], 1e-6)
+    error = np.sqrt(np.nanmean((outputs['size'] - label['size'])[:5] ** 2))
+    np.testing.assert_allclose(found['size_rmse'], [error], 1e-5)
+    np.testing.assert_allclose(found['accuracy'], [(hits.mean() + right) / 2], 1e-6)
+
+
+def test_relative_change_is_signed_by_what_is_better():
+    ours, twins = {'a': 0.9, 'b': 1.2}, {'a': 0.8, 'b': 1.0}
+    found = multitask.relative_change(ours, twins, {'a': False, 'b': True})
+    np.testing.assert_allclose(found, (0.1 / 0.8 - 0.2) / 2)
+
+
+def test_streams_may_have_a_task_each():
+    batch = {
+        'one': {'image': jnp.zeros((2, 3)), 'label': {'label': jnp.array([1, 2])}},
+        'two': {'image': jnp.ones((1, 3)), 'label': {'size': jnp.array([[0.5]])}},
+        'rest': {'image': jnp.ones((4, 3))},
+    }
+    images, label = joined(batch, SPEC)
+    assert images.shape == (3, 3)
+    assert label['label'].tolist() == [1, 2, -1]
+    assert label['tags'].tolist() == [[-1, -1]] * 3
+    np.testing.assert_array_equal(label['size'], [[np.nan], [np.nan], [0.5]])
+
+
+@pytest.mark.parametrize('branch', ['hidden1', ''])
+def test_layers_behind_the_branch_are_each_tasks_own(branch, tmp_path):
+    prepared = prepared_for('multitask', seeds=(0,), options={'branch': branch})
+    params, _ = fit(prepared, tmp_path)
+    assert set(params) == {'encoder', 'head'}
+    own = {f'{task}_branch' for task in TASKS} if branch else set()
+    assert set(params['head']) == own | set(TASKS)
+    assert ('dense' in params['encoder']) == (not branch)
+
+
+def test_gradient_at_the_features_is_that_of_the_weighed_losses():
+    tasks = {'a': Task('classification', ('x', 'y')), 'b': Task('regression', ('v',))}
+    method = built_for(tasks, balancer='mgda', at='features')
+    network = Network.build(configs.checked(config()), Spec((8, 8, 1), ('x', 'y'), tasks=tasks))
+    params, mutable = method.init(jax.random.key(0), Spec((8, 8, 1), ('x', 'y'), tasks=tasks))
+    image = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1))
+    label = {'a': jnp.array([0, 1, 1, -1, 0]), 'b': jnp.linspace(-1, 1, 5)[:, None]}
+    batch = {'source': {'image': image, 'label': label}}
+    learn = method.phases[0].players[0].loss
+    found = jax.grad(lambda p: learn(p, mutable, batch, {}, jax.random.key(2))[0])(params)
+
+    shared, _ = network.shared(params, mutable, image)
+
+    def losses(head, z):
+        outputs, _ = network.heads.apply({'params': head}, z)
+        return network.losses(outputs, label)
+
+    each = jax.jacobian(losses, argnums=1)(params['head'], shared).reshape(2, -1)
+    weights = mgda(each @ each.T)
+    weighed = lambda p: weights @ losses(params['head'], network.shared(p, mutable, image)[0])
+    toys.close(found['encoder'], jax.grad(weighed)(params)['encoder'], 1e-4)
+    plain = jax.grad(lambda head: losses(head, shared).sum())(params['head'])
+    toys.close(found['head'], plain, 1e-4)
+
+
+def test_decoded_batches_are_those_of_memory(tmp_path):
+    found = []
+    for limit in (0, 1024):
+        c = config(balancer='dwa')
+        c.data.resident_mb, c.steps, c.evaluate_every = limit, 3, 0
+        found.append(study.run(c, tmp_path / str(limit))['scores']['test'])
+    np.testing.assert_allclose(found[0]['ink_rmse'], found[1]['ink_rmse'], 1e-4)
+    np.testing.assert_allclose(found[0]['loss'], found[1]['loss'], 1e-4)
+
+
+def test_affinities_are_those_by_hand():
+    stretch, centres = np.array([[1.0, 2.0], [3.0, 1.0]]), np.array([[0.0, 1.0], [2.0, 0.0]])
+    value = lambda x: (stretch * (x - centres) ** 2).sum(axis=1)
+    x = np.array([1.0, 1.5])
+    g = 2 * stretch * (x - centres)
+    found = affinities(lambda p: value(p['w']), {'w': jnp.array(x)}, 0.1)
+    cosine = g[0] @ g[1] / np.linalg.norm(g[0]) / np.linalg.norm(g[1])
+    np.testing.assert_allclose(found['cosine'], [[1, cosine], [cosine, 1]], 1e-5)
+    wanted = [1 - value(x - 0.1 * step) / value(x) for step in g]
+    np.testing.assert_allclose(found['lookahead'], wanted, 1e-4)
+
+
+def test_affinities_are_told_and_drawn(tmp_path):
+    c = config(('label', 'parity'), affinity=True)
+    found = study.run(c, tmp_path)
+    cosine = np.array(found['outcome']['cosine'])
+    assert cosine.shape == (1, 2, 2)
+    np.testing.assert_allclose(cosine[0].diagonal(), 1, 1e-3)
+    assert 'Task affinity, cosine' in (tmp_path / 'report.html').read_text()
+
+
+def built_for(tasks, **options):
+    from tljax.prepare import build_method
+
+    return build_method(
+        configs.checked(config(**options)), Spec((8, 8, 1), ('x', 'y'), tasks=tasks)
+    )
+
+
+@pytest.mark.parametrize('balancer', ['uncertainty', 'famo', 'pcgrad'])
+def test_balancers_train_in_a_run(balancer, tmp_path):
+    prepared = prepared_for('multitask', seeds=(0,), options={'balancer': balancer})
+    before = jax.tree.map(np.array, prepared.values[0])
+    params, _ = fit(prepared, tmp_path)
+    assert ('balance' in params) == (balancer != 'pcgrad')
+    for leaf, was in zip(
+        jax.tree.leaves(params.get('balance', {})),
+        jax.tree.leaves(before.get('balance', {})),
+        strict=True,
+    ):
+        assert (leaf != was).any()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'balancer': 'mdga'}, "unknown balancer 'mdga'.*did you mean 'mgda'"),
+        ({'at': 'heads'}, "unknown options.at 'heads'"),
+        ({'branch': 'stage9'}, "unknown endpoint .*'stage9'"),
+    ],
+)
+def test_bad_options_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        built_for(SPEC, **changes)
+
+
+def test_a_method_of_several_tasks_needs_them():
+    with pytest.raises(ValueError, match='needs several label columns'):
+        built('multitask')
+
+
+def test_tasks_of_one_name_have_to_be_alike():
+    c = config(('label',))
+    c.data.evaluate.test.update(classes=(0, 1, 2))
+    with pytest.raises(ValueError, match="task 'label' is Task"):
+        prepare(configs.checked(c))
+
+
+def test_study_judges_every_task_by_its_twin(tmp_path):
+    c = config(('label', 'ink'), balancer='equal')
+    c.members.seed = (0, 1)
+    c.runs.single = {
+        'data': {
+            'streams': {'source': {'tasks': ('ink',)}},
+            'evaluate': {'test': {'tasks': ('ink',)}},
+        }
+    }
+    c.runs.both = {}
+    c.compare.update(baseline='both', arms=('both',), twins={'ink': 'single'})
+    found = study.run(c, tmp_path)['tasks']
+    rows = found['verdicts']['ink']['rows']
+    assert found['verdicts']['ink']['lower']
+    assert [row['arm'] for row in rows] == ['single', 'both']
+    scores = {
+        a: runs.results(tmp_path / a)['scores']['test']['ink_rmse'] for a in ('single', 'both')
+    }
+    wanted = [(s - b) / s for s, b in zip(scores['single'], scores['both'], strict=True)]
+    np.testing.assert_allclose(found['relative_change']['both'], wanted, 1e-6)
+    assert labels.OWN in runs.results(tmp_path / 'both')['tasks']
+    assert 'against learning it alone' in (tmp_path / 'report.html').read_text()

@@ -1,0 +1,177 @@
+"""Balancing on two quadratics with a known Pareto set, and the properties of each paper."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import optimize
+
+from tljax.losses import multitask
+from tljax.methods.multitask import surgery
+
+# L_t(x) = |x - c_t|^2 / 2, the second stretched: every Pareto-optimal x has opposed gradients.
+CENTRES = np.array([[-1.0, 0.5], [2.0, -1.0]])
+STRETCH = np.array([[1.0, 1.0], [3.0, 0.5]])
+
+
+def gradients(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.RandomState(seed).randn(count, 7)
+
+
+def losses(x):
+    return jnp.sum(STRETCH * (x - CENTRES) ** 2, axis=1) / 2
+
+
+def is_pareto(x, tolerance: float) -> bool:
+    """Whether a convex combination of the two gradients is nearly 0, by the closed form."""
+    a, b = STRETCH * (np.asarray(x) - CENTRES)
+    share = np.clip((b - a) @ b / ((a - b) @ (a - b)), 0, 1)
+    return np.linalg.norm(share * a + (1 - share) * b) <= tolerance
+
+
+@pytest.mark.parametrize('name', multitask.SOLVERS)
+def test_surgery_reaches_the_pareto_set_of_two_quadratics(name):
+    gradient = surgery('encoder', multitask.SOLVERS[name])
+
+    def step(number, x):
+        (_, found) = gradient(lambda own: (losses(own['encoder']), None), {'encoder': x})
+        return x - 0.1 / (1 + number / 50) * found['encoder']
+
+    for start in ([3.0, 3.0], [-2.0, 2.0]):
+        x = jax.jit(lambda x: jax.lax.fori_loop(0, 1500, step, x))(jnp.array(start))
+        assert is_pareto(x, 0.05), (name, x)
+
+
+def test_least_norm_of_two_is_the_closed_form():
+    for seed in range(5):
+        a, b = gradients(2, seed)
+        share = np.clip((b - a) @ b / ((a - b) @ (a - b)), 0, 1)
+        found = multitask.mgda(jnp.array([[a @ a, a @ b], [a @ b, b @ b]]))
+        np.testing.assert_allclose(found, [share, 1 - share], atol=1e-4)
+
+
+def test_least_norm_of_several_is_that_of_a_quadratic_program():
+    g = gradients(4)
+    rule = {'type': 'eq', 'fun': lambda w: w.sum() - 1}
+    value = lambda w: np.sum((w @ g) ** 2)
+    best = optimize.minimize(value, np.full(4, 0.25), bounds=[(0, 1)] * 4, constraints=rule)
+    found = np.asarray(multitask.mgda(jnp.array(g @ g.T)))
+    assert value(found) <= best.fun * (1 + 1e-2)
+    assert abs(found.sum() - 1) < 1e-5
+    assert (found >= -1e-6).all()
+
+
+def test_projected_conflicts_are_those_by_hand():
+    g = gradients(3)
+    total = np.zeros(7)
+    for i in range(3):
+        own = g[i].copy()
+        for j in ((i + 1) % 3, (i + 2) % 3):
+            if own @ g[j] < 0:
+                own -= own @ g[j] / (g[j] @ g[j]) * g[j]
+        total += own
+    np.testing.assert_allclose(multitask.pcgrad(jnp.array(g @ g.T)) @ g, total, 1e-4, 1e-5)
+
+
+def test_gradients_that_agree_are_only_added():
+    g = np.abs(gradients(3))
+    np.testing.assert_allclose(multitask.pcgrad(jnp.array(g @ g.T)), np.ones(3), 1e-5)
+
+
+@pytest.mark.parametrize('c', [0.2, 0.8])
+def test_conflict_averse_direction_keeps_its_constraint_and_is_best(c):
+    g = gradients(3)
+    mean = g.mean(axis=0)
+    found = np.asarray(multitask.cagrad(jnp.array(g @ g.T), c)) @ g
+    radius = c * np.linalg.norm(mean)
+    np.testing.assert_allclose(np.linalg.norm(found - mean), radius, 1e-3)
+    random = np.random.RandomState(1).randn(20_000, 7)
+    others = mean + radius * random / np.linalg.norm(random, axis=1, keepdims=True)
+    assert (found @ g.T).min() >= (others @ g.T).min(axis=1).max() - 1e-3
+
+
+@pytest.mark.parametrize('tasks', [2, 5])
+def test_bargaining_solves_its_equation(tasks):
+    g = gradients(tasks)
+    a = np.asarray(multitask.nash(jnp.array(g @ g.T)), np.float64)
+    assert (a > 0).all()
+    np.testing.assert_allclose(g @ g.T @ a, 1 / a, 1e-3)
+
+
+def test_impartial_direction_projects_equally():
+    g = gradients(4)
+    a = np.asarray(multitask.imtl(jnp.array(g @ g.T)))
+    projections = (g @ (a @ g)) / np.linalg.norm(g, axis=1)
+    np.testing.assert_allclose(projections, projections[0], 1e-3)
+    np.testing.assert_allclose(a.sum(), 1, 1e-4)
+
+
+def test_aligned_gradients_have_one_singular_value():
+    g = gradients(3)
+    u, s, v = np.linalg.svd(g, full_matrices=False)
+    wanted = (s[-1] * u @ v).sum(axis=0)
+    np.testing.assert_allclose(multitask.aligned(jnp.array(g @ g.T)) @ g, wanted, 1e-3, 1e-3)
+
+
+def test_surgery_leaves_the_tasks_own_parameters_alone():
+    own = {'encoder': jnp.array([1.0, 2.0]), 'head': {'a': jnp.array(2.0), 'b': jnp.array(3.0)}}
+    tasks = lambda own: jnp.stack(
+        [own['head']['a'] * own['encoder'][0], own['head']['b'] * own['encoder'].sum()]
+    )
+    _, found = surgery('encoder', multitask.mgda)(lambda own: (tasks(own), None), own)
+    np.testing.assert_allclose(found['head']['a'], 1.0)
+    np.testing.assert_allclose(found['head']['b'], 3.0)
+
+
+def test_uncertainty_is_least_where_the_variance_is_the_loss():
+    balancer = multitask.uncertainty()
+    found = jnp.array([0.3, 4.0])
+    own = {'log_variance': jnp.log(2 * found)}  # d/ds (exp(-s) L + s / 2) = 0
+    slope = jax.grad(lambda own: balancer.total(own, {}, found, None)[0])(own)
+    np.testing.assert_allclose(slope['log_variance'], 0, atol=1e-6)
+
+
+def test_dynamic_weights_follow_the_ratio_of_two_windows():
+    balancer = multitask.dwa(temperature=2.0, window=2)
+    own, memory = balancer.init(2)
+    for value in ([4.0, 1.0], [2.0, 1.0], [1.0, 1.0], [2.0, 1.0]):
+        _, memory = balancer.total(own, memory, jnp.array(value), None)
+    ratio = np.array([1.5 / 3.0, 1.0])
+    wanted = 2 * np.exp(ratio / 2) / np.exp(ratio / 2).sum()
+    weigh = lambda x: balancer.total(own, memory, x, None)[0]
+    np.testing.assert_allclose(jax.grad(weigh)(jnp.array([1.0, 1.0])), wanted, 1e-5)
+
+
+def test_fast_adaptive_weights_fall_for_the_task_that_fell():
+    balancer = multitask.famo(decay=0.0)
+    own, memory = balancer.init(2)
+    _, memory = balancer.total(own, memory, jnp.array([1.0, 2.0]), None)
+    slope = jax.grad(balancer.follow)(own, memory, jnp.array([0.5, 2.0]))['w']
+    # z = (1/2, 1/2), log L - log L' = (log 2, 0): the softmax's Jacobian by hand.
+    np.testing.assert_allclose(slope, [np.log(2) / 4, -np.log(2) / 4], 1e-5)
+    log = lambda x: balancer.total(own, memory, x, None)[0]
+    pull = jax.grad(log)(jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(pull, np.array([0.5, 0.25]) / 0.75, 1e-5)
+
+
+def test_random_weights_sum_to_the_number_of_tasks():
+    total = multitask.random_weights().total({}, {}, jnp.ones(3), jax.random.key(0))[0]
+    np.testing.assert_allclose(total, 3, 1e-5)
+
+
+def test_fixed_weights_are_one_a_task():
+    with pytest.raises(ValueError, match='expected 3, one a task'):
+        multitask.fixed((1.0, 2.0)).init(3)
+    np.testing.assert_allclose(multitask.fixed((1.0, 2.0)).total({}, {}, jnp.ones(2), None)[0], 3)
+
+
+def test_absent_labels_add_nothing():
+    logits = jnp.array([[2.0, 0.0], [0.0, 5.0]])
+    whole = multitask.classification(logits[:1], jnp.array([1]))
+    np.testing.assert_allclose(multitask.classification(logits, jnp.array([1, -1])), whole)
+    assert multitask.classification(logits, jnp.array([-1, -1])) == 0
+    np.testing.assert_allclose(
+        multitask.multilabel(jnp.zeros((1, 2)), jnp.array([[1, -1]])), np.log(2), 1e-6
+    )
+    slope = jax.grad(multitask.regression)(logits, jnp.array([[1.0, jnp.nan], [jnp.nan] * 2]))
+    np.testing.assert_allclose(slope, [[2.0, 0], [0, 0]])

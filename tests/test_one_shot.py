@@ -1,0 +1,120 @@
+"""Protocols of unseen classes: cases computed by hand, and scikit-learn's ROC."""
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from tljax.data.sources import Source
+from tljax.evaluation import few_shot, unseen, verification
+
+R = np.random.RandomState(0)
+
+
+def source(labels, classes):
+    return Source('toy', classes, np.asarray(labels), lambda row: None, (1, 1, 1))
+
+
+def test_ties_are_wrong():
+    episodes = few_shot.Episodes(np.array([[[0], [1]]]), np.array([[[2], [3]]]))
+    features = np.array([[0.0], [2.0], [0.5], [1.0]])
+    found = few_shot.scores(features, episodes, 'euclidean')
+    assert found['accuracy'] == 0.5, 'the second query lies amid both'
+    assert few_shot.scores(np.zeros((4, 1)), episodes, 'manhattan')['accuracy'] == 0
+
+
+def test_interval_and_loss_by_hand():
+    episodes = few_shot.Episodes(
+        np.array([[[0], [1]]] * 3), np.array([[[2], [3]], [[2], [2]], [[3], [3]]])
+    )
+    features = np.array([[0.0], [4.0], [1.0], [3.0]])
+    found = few_shot.scores(features, episodes, 'euclidean')
+    right = [1.0, 0.5, 0.5]
+    assert found['accuracy'] == pytest.approx(2 / 3)
+    assert found['interval'] == pytest.approx(1.96 * np.std(right, ddof=1) / np.sqrt(3))
+    own, other = np.log1p(np.exp(-2)), np.log1p(np.exp(2))
+    assert found['loss'] == pytest.approx((4 * own + 2 * other) / 6)
+
+
+def test_drawn_episodes():
+    labels = np.repeat(np.arange(8), 6)
+    episodes = few_shot.drawn(labels, 4, 2, 3, 20, seed=0)
+    for support, query in zip(*episodes, strict=True):
+        assert len({*support.ravel(), *query.ravel()}) == 4 * 5
+        assert (labels[support] == labels[support][:, :1]).all()
+        assert (labels[query] == labels[support][:, :1]).all()
+        assert len(set(labels[support][:, 0])) == 4
+
+
+def test_within_groups_by_different_drawers():
+    labels, groups = np.repeat(np.arange(8), 6), np.array([0, 0, 0, 1, 1, 1, 1, 2])
+    episodes = few_shot.drawn(labels, 3, 1, 1, 10, 0, groups)
+    for number, (support, query) in enumerate(zip(*episodes, strict=True)):
+        assert set(groups[labels[support]].ravel()) == {number % 2}
+        assert len(set(support.ravel() % 6)) == len(set(query.ravel() % 6)) == 1
+        assert support[0, 0] % 6 != query[0, 0] % 6
+    with pytest.raises(ValueError, match='5 classes in one group with 2 examples each'):
+        few_shot.drawn(labels, 5, 1, 1, 1, 0, groups)
+
+
+def test_listed_runs():
+    labels = np.array([3, 5, 5, 3, 1, 2, 1, 2])
+    episodes = few_shot.listed(labels, 2)
+    np.testing.assert_array_equal(episodes.support[..., 0], [[0, 1], [4, 5]])
+    np.testing.assert_array_equal(episodes.query[..., 0], [[3, 2], [6, 7]])
+    with pytest.raises(ValueError, match='runs of 2 supports and 2 queries'):
+        few_shot.listed(np.array([0, 1, 2, 1]), 2)
+
+
+@pytest.mark.parametrize('digits', [1, 6])  # with one, there are many ties
+def test_roc_is_scikit_learns(digits):
+    same = R.rand(300) < 0.5
+    distance = np.round(R.rand(300) + 0.4 * ~same, digits)
+    far, tar, _ = verification.roc(distance, same)
+    theirs = metrics.roc_curve(same, -distance, drop_intermediate=False)
+    np.testing.assert_allclose(far, theirs[0])
+    np.testing.assert_allclose(tar, theirs[1])
+    assert verification.area(far, tar) == pytest.approx(metrics.roc_auc_score(same, -distance))
+
+
+def test_rates_by_hand():
+    distance = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    same = np.array([True, True, False, True, False, False])
+    far, tar, _ = verification.roc(distance, same)
+    assert verification.equal_error_rate(far, tar) == pytest.approx(1 / 3)
+    assert verification.accept_rate(far, tar, 0.0) == pytest.approx(2 / 3)
+    assert verification.accept_rate(far, tar, 0.4) == 1
+    assert verification.threshold(distance, same) == 2.5
+    with pytest.raises(ValueError, match='pairs of one class and pairs of two'):
+        verification.roc(distance, np.ones(6, bool))
+
+
+def test_lambda_comes_from_the_other_half():
+    features = np.array([[0.0], [0.1], [5.0], [9.0]])
+    pairs = verification.Pairs(
+        np.array([0, 0, 0, 0]), np.array([1, 2, 1, 3]), np.array([True, False] * 2)
+    )
+    found = verification.scores(features, pairs, 'euclidean')
+    assert found['accuracy'] == 1
+    assert found['auc'] == 1
+    assert found['threshold'] == pytest.approx((0.1 + 5) / 2)
+
+
+def test_pairs_are_balanced():
+    labels = np.array([0, 0, 1, 1, 1, 2])
+    pairs = verification.pairs(labels, 50, 0)
+    np.testing.assert_array_equal(labels[pairs.one] == labels[pairs.other], pairs.same)
+    assert pairs.same.sum() == 25
+    assert (pairs.one != pairs.other).all()
+
+
+def test_scores_of_members():
+    own = source(np.repeat([0, 1], 4), ('a/1', 'a/2'))
+    features = np.stack([own.labels[:, None] * 1.0, np.zeros((8, 1))])
+    found = unseen.scores({'features': features}, own, 'episode:2x1x2:5', 'euclidean')
+    assert found['accuracy'] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize('protocol', ['episode:5x1:3', 'pears:3', 'pairs:0', 'runs'])
+def test_what_is_no_protocol_is_refused(protocol):
+    with pytest.raises(ValueError, match=f"toy: protocol='{protocol}': expected 'episode:WAY"):
+        unseen.check(protocol, source([0, 1], ('a', 'b')))

@@ -1,0 +1,99 @@
+"""Tables of kept results, and renewing a text with them."""
+
+import json
+import re
+
+from launch import results
+from tests import runs
+
+
+def row(arm, mean, count=None, **other):
+    change = {'delta_mean': mean - 0.5, 'delta_ci95': 0.02, 'verdict': 'helps'}
+    return (
+        {'arm': arm, 'labels_per_class': count, 'mean': mean, 'std': 0.01, 'n': 3} | change | other
+    )
+
+
+STUDY = {
+    'title': 'Toys',
+    'baseline': 'plain',
+    'arms': ['plain', 'better', 'top'],
+    'minutes': 2.4,
+    'command': 'python launch/train.py',
+}
+
+
+def test_a_row_a_label_count():
+    rows = [
+        row(arm, mean, count)
+        for count in (1, 5)
+        for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 1), strict=True)
+    ]
+    table = results.studies({'toys': STUDY | {'comparison': rows}}).splitlines()
+    assert table[:2] == ['**Toys**, 2 min on 2 CPU cores:', '`python launch/train.py`']
+    assert table[3] == '| labels per class | plain | better | top |'
+    assert table[5].startswith('| 1 | 50.0 ± 1.0 | 75.0 ± 1.0<br>+25.0 ± 2.0: helps | 100.0')
+    assert table[6].startswith('| 5 | ')
+
+
+def test_a_row_an_arm_with_selections_and_what_was_published(tmp_path, monkeypatch):
+    (tmp_path / 'published.json').write_text(json.dumps({'toys': {'better': '76.5 (Ada 1843)'}}))
+    monkeypatch.setattr(results, 'PUBLISHED', tmp_path / 'published.json')
+    last = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 0.875), strict=True)]
+    oracle = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.625, 0.75, 1), strict=True)]
+    study = STUDY | {'ceiling': 'top', 'comparison': last}
+    study['selections'] = {'last': last, 'oracle': oracle}
+    table = results.studies({'toys': study}).splitlines()
+    assert table[3] == '|  | last step | oracle step (target labels) | seeds | published |'
+    assert table[5] == '| plain | 50.0 ± 1.0 | 62.5 ± 1.0 | 3 |  |'
+    assert table[6] == (
+        '| better | 75.0 ± 1.0<br>+25.0 ± 2.0: helps | 75.0 ± 1.0<br>+25.0 ± 2.0: helps | 3 | '
+        '76.5 (Ada 1843) |'
+    )
+    assert table[7] == '| top | 87.5 ± 1.0 | 100.0 ± 1.0 | 3 |  |'
+
+
+def test_published_numbers_are_text_with_digits():
+    for reported in json.loads(results.PUBLISHED.read_text()).values():
+        assert all(re.match(r'\d\d\.\d', text) for text in reported.values())
+
+
+def test_what_is_kept_of_a_study(tiny_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, 'KEPT', tmp_path)
+    kept = json.loads(results.keep(tiny_study).read_text())
+    assert kept['comparison'] == runs.results(tiny_study)['comparison']
+    assert kept['minutes'] > 0
+    assert (tmp_path / 'study.png').stat().st_size > 1000
+
+
+def test_a_run_tells_each_stream():
+    rows = [row('run', 0.98, stream='test'), row('run', 0.4, stream='sketch')]
+    table = results.runs([{'title': 'Photos', 'command': 'do', 'summary': rows}])
+    assert table.splitlines()[2] == '| Photos | 98.0 ± 1.0<br>sketch 40.0 ± 1.0 | 3 | `do` |'
+
+
+def test_only_what_stands_between_the_markers_is_renewed():
+    text = 'a\n<!-- runs: python launch/results.py -->\nold\n<!-- end of runs -->\nb'
+    found = results.renew(text, 'runs', 'new')
+    assert found == text.replace('old', 'new')
+    assert results.renew(text, 'speed', 'new') == text
+
+
+def test_readme_shows_what_is_kept():
+    text = (results.ROOT / 'README.md').read_text()
+    for path in results.KEPT.glob('*.json'):
+        kept = json.loads(path.read_text())
+        if 'title' in kept:
+            assert kept['title'] in text, f'python launch/results.py: README.md lacks {path.name}'
+
+
+def test_ranking_has_the_best_source_first_and_tau_below():
+    scores = {'a': {'logme': [1.0, 3.0]}, 'b': {'logme': [0.5]}}
+    found = {'scores': scores, 'reached': {'b': 0.5, 'a': 0.75}, 'kendall_tau': {'logme': 1.0}}
+    assert results.ranking(found).splitlines() == [
+        '| source | logme | fine-tuned |',
+        '|---|---|---|',
+        '| a | 2.000 | 75.0 |',
+        '| b | 0.500 | 50.0 |',
+        "| Kendall's tau | +1.00 |  |",
+    ]

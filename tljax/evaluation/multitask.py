@@ -1,0 +1,158 @@
+"""Scores of several tasks over a whole stream, of the examples that have the label."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from tljax import verdict
+from tljax.types import Inputs, Mutable, Params, Task
+
+# kind -> the name of its score; the accuracy of a multi-label task is that of single entries
+SCORES = {'classification': 'accuracy', 'multilabel': 'accuracy', 'regression': 'rmse'}
+
+
+def metric(name: str, task: Task) -> str:
+    """The key of a task's score: 'left_accuracy', 'ink_rmse'."""
+    return f'{name}_{SCORES[task.kind]}'
+
+
+def has_accuracy(tasks: Mapping[str, Task]) -> bool:
+    """Whether a stream of these tasks, or of its classes alone, is scored by 'accuracy'."""
+    return not tasks or any(task.kind != 'regression' for task in tasks.values())
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether less of a score is better: losses and root mean squared errors."""
+    return name == 'loss' or name.endswith(('_loss', '_rmse'))
+
+
+def judge(
+    predict: Callable[[Params, Mutable, Inputs], dict],
+    tasks: Mapping[str, Task],
+    outputs: Sequence[str] = (),
+) -> Callable:
+    """`fn((params, mutable), batch)` for `streams.over_blocks`: what is kept of each example.
+
+    That is 'valid', the sum of the losses as 'loss', and by task the entries that are 'known', how
+    many of them there are, with the sums over these of the 'score' (hits, or squared errors) and of
+    the 'loss'; and those `outputs` of `predict` that are named.
+    """
+
+    def fn(values, batch):
+        out = predict(*values, batch['image'])
+        kept = {name: out[name].astype(jnp.float32) for name in outputs}
+        for name, task in tasks.items():
+            known, score, loss = _each(task, out['tasks'][name], batch['label'][name])
+            sums = {'known': known, 'score': known * score, 'loss': known * loss}
+            for key, value in sums.items():
+                value = jnp.where(known, value, 0.0).astype(jnp.float32)
+                kept[f'{name}/{key}'] = value.reshape(len(value), -1).sum(axis=1)
+        total = sum(kept[f'{name}/loss'] for name in tasks)
+        return kept | {'loss': total, 'valid': batch['valid']}
+
+    return fn
+
+
+def _each(task: Task, output, label):
+    """Which entries of a label are known, and their scores and losses."""
+    if task.kind == 'classification':
+        known, label = label >= 0, jnp.maximum(label, 0)
+        loss = optax.softmax_cross_entropy_with_integer_labels(output, label)
+        return known, jnp.argmax(output, axis=-1) == label, loss
+    if task.kind == 'multilabel':
+        return (
+            label >= 0,
+            (output > 0) == (label > 0),
+            optax.sigmoid_binary_cross_entropy(output, label),
+        )
+    squared = jnp.square(output - label)
+    return jnp.isfinite(label), squared, squared
+
+
+def scores(judged: dict[str, np.ndarray], tasks: Mapping[str, Task]) -> dict[str, list]:
+    """Scores of every member from `judge`'s arrays [M, N].
+
+    Returns:
+      lists over members: 'TASK_accuracy' or 'TASK_rmse' (in the label's unit) and 'TASK_loss' of
+      every task; 'accuracy', the mean of the tasks' accuracies, if there is one; 'loss', the sum of
+      the tasks' mean losses; and 'count'.
+    """
+    found: dict[str, list] = {}
+    for name, task in tasks.items():
+        sums = {
+            key: np.where(judged['valid'], judged[f'{name}/{key}'], 0.0).astype(np.float64).sum(1)
+            for key in ('known', 'score', 'loss')
+        }
+        known = np.where(sums['known'] > 0, sums['known'], np.nan)
+        score = sums['score'] / known
+        found[metric(name, task)] = (
+            np.sqrt(score) if task.kind == 'regression' else score
+        ).tolist()
+        found[f'{name}_loss'] = (sums['loss'] / known).tolist()
+    shares = [
+        found[metric(name, task)] for name, task in tasks.items() if task.kind != 'regression'
+    ]
+    if shares:
+        found['accuracy'] = np.mean(shares, axis=0).tolist()
+    found['loss'] = np.sum([found[f'{name}_loss'] for name in tasks], axis=0).tolist()
+    return found | {'count': int(judged['valid'][0].sum())}
+
+
+def summary(scores: Mapping[str, list]) -> list[str]:
+    """The scores that a line names: of each task, or the accuracy where there are none."""
+    ends = tuple(f'_{score}' for score in set(SCORES.values()))
+    own = [name for name in scores if name.endswith(ends) and name != 'per_class_accuracy']
+    return own or [name for name in ('accuracy',) if name in scores]
+
+
+def compare(arms: Mapping[str, Mapping], twins: Mapping[str, Mapping], stream: str) -> dict:
+    """Arms that learn several tasks against the runs that learn one each.
+
+    Args:
+      arms: name -> what the run wrote into results.json.
+      twins: task -> the same of the run that learns it alone.
+      stream: where they are compared.
+
+    Returns:
+      'verdicts': by task its 'metric', whether 'lower' is better and the 'rows' of
+      `verdict.compare`, whose baseline is 'single'; and 'relative_change': by arm Delta_m of every
+      member that has its twins, by the order of the arm's members.
+    """
+    verdicts: dict[str, dict] = {}
+    for task, twin in twins.items():
+        own = [name for name in summary(twin['scores'][stream])]
+        name = next(name for name in own if name.rpartition('_')[0] == task)
+        lower = lower_is_better(name)
+        rows = verdict.compare(
+            {'single': twin, **arms}, 'single', stream, name, lower_is_better=lower
+        )
+        verdicts[task] = {'metric': name, 'lower': lower, 'rows': rows}
+    changes = {}
+    for arm, results in arms.items():
+        changes[arm] = []
+        for i, member in enumerate(results['members']):
+            ours = {t: results['scores'][stream][v['metric']][i] for t, v in verdicts.items()}
+            theirs = {
+                task: twins[task]['scores'][stream][v['metric']][j]
+                for task, v in verdicts.items()
+                for j, other in enumerate(twins[task]['members'])
+                if other == member
+            }
+            if len(theirs) == len(ours):
+                lower = {task: v['lower'] for task, v in verdicts.items()}
+                changes[arm].append(relative_change(ours, theirs, lower))
+    return {'verdicts': verdicts, 'relative_change': changes}
+
+
+def relative_change(
+    ours: Mapping[str, float], twins: Mapping[str, float], lower: Mapping[str, bool]
+) -> float:
+    """Delta_m = mean over tasks of (-1)^l_t (M_t - S_t) / S_t, with l_t = 1 where less is better.
+
+    Maninis, Radosavovic and Kokkinos 2019, "Attentive single-tasking of multiple tasks",
+    arXiv:1904.08918, section 5: M of the multi-task network, S of the single-task ones.
+    """
+    signs = {name: -1 if lower[name] else 1 for name in ours}
+    return float(np.mean([signs[t] * (ours[t] - twins[t]) / twins[t] for t in ours]))

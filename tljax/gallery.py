@@ -1,0 +1,136 @@
+"""A gallery: classes that a finished run never saw, each enrolled by an image or a few.
+
+It is an .npz file of features, which can be saved, looked into and extended without the images.
+An image is of the class whose mean is nearest, or unknown if that is not nearer than lambda.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tljax.evaluation.few_shot import distances
+from tljax.predict import Model, find, outputs
+
+UNKNOWN = 'unknown'
+_BLOCK = 2**22  # numbers that a comparison holds at a time
+
+
+class Gallery(NamedTuple):
+    """Enrolled images: features [N, D] and the name of each one's class, and how they compare."""
+
+    features: np.ndarray
+    names: tuple[str, ...]
+    metric: str  # 'euclidean' or 'manhattan'
+    run: str  # whose features they are
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In the order of enrolment, each once."""
+        return tuple(dict.fromkeys(self.names))
+
+    @property
+    def means(self) -> np.ndarray:
+        """[classes, D]."""
+        names = np.array(self.names)
+        return np.stack([self.features[names == name].mean(0) for name in self.classes])
+
+
+def embed(model: Model, paths: Sequence[Path]) -> np.ndarray:
+    """Features [N, D] of images.
+
+    Raises:
+      ValueError: one cannot be decoded, or is of another shape than the run's.
+    """
+    rows = []
+    for _, row, error in outputs(model, paths, model.features):
+        if error:
+            raise ValueError(error)
+        rows.append(row)
+    return np.stack(rows)
+
+
+def enrol(model: Model, folder: Path) -> Gallery:
+    """A sub-folder for each class with one image or more, or images named after their class.
+
+    Raises:
+      ValueError: there are no images, or one cannot be read.
+    """
+    folder = Path(folder)
+    paths = find([folder])
+    inner = [path.relative_to(folder) for path in paths]
+    names = tuple(path.parts[0] if len(path.parts) > 1 else path.stem for path in inner)
+    if UNKNOWN in names:
+        raise ValueError(f'{folder}: no class can be called {UNKNOWN!r}; rename it')
+    return Gallery(embed(model, paths), names, model.metric, model.title)
+
+
+def open_(model: Model, path: Path) -> Gallery:
+    """A saved gallery, or a folder that is enrolled now."""
+    return load(path, model) if Path(path).suffix == '.npz' else enrol(model, path)
+
+
+def extended(one: Gallery, other: Gallery) -> Gallery:
+    """All that is in either; images of a class that both have come together."""
+    if (one.run, one.metric) != (other.run, other.metric):
+        raise ValueError(f'galleries of different runs: {one.run} and {other.run}; enrol again')
+    features = np.concatenate([one.features, other.features])
+    return one._replace(features=features, names=one.names + other.names)
+
+
+def save(gallery: Gallery, path: Path) -> None:
+    """Writes a gallery as .npz: 'features', 'names', 'metric' and 'run'."""
+    if Path(path).suffix != '.npz':
+        raise ValueError(f'{path}: a gallery is saved as .npz; give it a name that ends in that')
+    np.savez(path, **{**gallery._asdict(), 'names': np.array(gallery.names)})
+
+
+def load(path: Path, model: Model) -> Gallery:
+    """A saved gallery of the same run and member.
+
+    Raises:
+      ValueError: there is no such file, it is no gallery, or one of another run.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names, metric, run = tuple(map(str, file['names'])), file['metric'], file['run']
+            found = Gallery(file['features'], names, str(metric), str(run))
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: can't be read as a gallery ({error}); enrol again") from None
+    if found.run != model.title:
+        raise ValueError(f'{path}: is a gallery of {found.run}, not of {model.title}; enrol again')
+    return found
+
+
+def search(gallery: Gallery, features: np.ndarray, top: int = 1) -> list[list[tuple[str, float]]]:
+    """The nearest `top` classes of each of the features [N, D], with their distances."""
+    means, classes = gallery.means, gallery.classes
+    held = len(classes) if gallery.metric == 'euclidean' else means.size
+    step = max(1, _BLOCK // held)
+    found = []
+    for start in range(0, len(features), step):
+        apart = _distances(features[start : start + step], means, gallery.metric)
+        order = np.argsort(apart, axis=1, kind='stable')[:, :top]
+        near = np.take_along_axis(apart, order, 1)
+        found += [
+            [(classes[k], float(d)) for k, d in zip(*one, strict=True)]
+            for one in zip(order, near, strict=True)
+        ]
+    return found
+
+
+def _distances(x: np.ndarray, y: np.ndarray, metric: str) -> np.ndarray:
+    """As `few_shot.distances`; the Euclidean ones by one matrix product, in double precision."""
+    if metric != 'euclidean':
+        return distances(x, y, metric)
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    squared = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T
+    return np.sqrt(np.maximum(squared, 0))
+
+
+def named(nearest: list[tuple[str, float]], limit: float | None) -> list[tuple[str, float]]:
+    """The nearest classes, the first *unknown* where it is not nearer than lambda."""
+    (_, apart), *others = nearest
+    far = limit is not None and not apart < limit
+    return [(UNKNOWN, apart), *others] if far else nearest

@@ -1,0 +1,285 @@
+"""Several tasks at once: one encoder that all share, and a head for each.
+
+A task is a label column of any labelled stream; an image that lacks its label adds nothing to its
+loss. What makes one step of several losses is a row of `losses.multitask`: a number (`BALANCERS`)
+or weights of the tasks' gradients (`SOLVERS`).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from tljax import nets
+from tljax.losses import multitask as balancing
+from tljax.losses.multitask import LOSSES, Balancer, Solver, inner_products
+from tljax.methods.networks import check_readout, encoder
+from tljax.nets.apply import apply, variables
+from tljax.nets.multitask import TaskHeads
+from tljax.types import (
+    Array,
+    Batch,
+    Gradient,
+    Key,
+    Method,
+    Mutable,
+    Params,
+    Phase,
+    Player,
+    Spec,
+    Task,
+    unknown,
+)
+
+SHARED = 'encoder'  # the role of what all tasks share; 'head' is the tasks' own
+BALANCE = 'balance'  # the role of what a balancer learns and remembers
+AFFINITY = 'affinity'  # sums over steps of how tasks bear on each other
+AFFINITIES = ('cosine', 'lookahead')
+
+
+def build(
+    config,
+    spec: Spec,
+    optimizer,
+    *,
+    balancer: str = 'equal',
+    branch: str = '',
+    at: str = 'parameters',
+    balance: Mapping[str, Any] | None = None,
+    affinity: bool = False,
+) -> Method:
+    """The method of the player 'model', with the metrics 'TASK/loss'.
+
+    Args:
+      config: net, endpoint, pool, head, trains, steps.
+      spec: with the tasks.
+      optimizer: steps -> (hp -> optax transformation).
+      balancer: a row of `BALANCERS` or `SOLVERS`.
+      branch: the last endpoint that is shared; each task has the layers behind it, up to
+        config.endpoint, for itself. '': config.endpoint.
+      at: of a solver, the gradients it looks at: of the shared 'parameters', or 'features', of
+        what the shared layers return, which one vmapped pull-back of the heads gives (MGDA-UB:
+        Sener and Koltun 2018, arXiv:1810.04650, equation 6).
+      balance: keywords of the balancer's row.
+      affinity: whether to tell as outcome how tasks bear on each other, which costs a backward and
+        a forward pass a task each step: see `affinities`.
+
+    Raises:
+      ValueError: the data have no tasks, or there is no such balancer or branch.
+    """
+    network = Network.build(config, spec, branch)
+    rows = {**balancing.BALANCERS, **balancing.SOLVERS}
+    if balancer not in rows:
+        raise unknown('balancer', balancer, rows)
+    if at not in ('parameters', 'features'):
+        raise unknown('options.at', at, ('parameters', 'features'))
+    solver = balancing.SOLVERS.get(balancer)
+    weighed = balancing.equal() if solver else rows[balancer](**dict(balance or {}))
+    own, memory = weighed.init(len(spec.tasks))
+
+    def init(key, spec):
+        params, mutable = network.init(key, spec)
+        params |= {BALANCE: own} if own else {}
+        mutable |= {BALANCE: memory} if memory else {}
+        count = len(spec.tasks)
+        none = {name: jnp.zeros((count, count)) for name in AFFINITIES}
+        return params, mutable | ({AFFINITY: none} if affinity else {})
+
+    learn = _loss(
+        network, weighed, solver if at == 'features' else None, bool(solver) and at == 'parameters'
+    )
+    trains = config.trains + (f'|{BALANCE}' if own and not weighed.follow else '')
+    options = {'gradient': surgery(SHARED, solver)} if solver and at == 'parameters' else {}
+    players = [Player('model', trains, learn, optimizer(config.steps), **options)]
+    if weighed.follow:
+        follow = _follow(network, weighed)
+        players.append(Player('balancer', BALANCE, follow, optimizer(config.steps)))
+    return Method(
+        init=init,
+        phases=(Phase('train', config.steps, tuple(players)),),
+        predict=network.predict,
+        outcome=_mean_affinities(config.steps) if affinity else None,
+    )
+
+
+class Network(NamedTuple):
+    """The shared encoder up to `branch`, and the heads of the tasks."""
+
+    encoder: nn.Module
+    heads: TaskHeads
+    tasks: Mapping[str, Task]
+    since: str | None
+    branch: str
+
+    @classmethod
+    def build(cls, config, spec: Spec, branch: str = '') -> 'Network':
+        if not spec.tasks:
+            raise ValueError(
+                "method 'multitask' needs several label columns: name them as tasks= of the "
+                "streams, such as data.streams.source.tasks=('label', 'parity')"
+            )
+        net, branch = encoder(config), branch or config.endpoint
+        check_readout(net, (config.endpoint, branch), config.pool)
+        if net.endpoints.index(branch) > net.endpoints.index(config.endpoint):
+            raise ValueError(f'options.branch: {branch!r} comes after {config.endpoint!r}')
+        head = dict(config.head)
+        name = head.pop('name', '')
+        own = {
+            t: nets.build_head(name, len(task.classes), **head) for t, task in spec.tasks.items()
+        }
+        parts = None if branch == config.endpoint else net
+        heads = TaskHeads(own, parts, branch, config.endpoint, config.pool)
+        return cls(net, heads, dict(spec.tasks), spec.since, branch)
+
+    def init(self, key: Key, spec: Spec) -> tuple[dict, dict]:
+        keys = jax.random.split(key)
+        images = jnp.zeros((2, *spec.image), jnp.float32)
+        made = {SHARED: variables(self.encoder, keys[0], images, until=self.branch)}
+        own = {'params': made[SHARED][0], **made[SHARED][1]}
+        shared = self.encoder.apply(own, images, until=self.branch)
+        made['head'] = variables(self.heads, keys[1], shared)
+        return tuple({role: both[i] for role, both in made.items()} for i in (0, 1))
+
+    def shared(
+        self, params: Params, mutable: Mutable, inputs: Array, key: Key | None = None
+    ) -> tuple[Array, Mutable]:
+        """What all heads read, [N, ...]."""
+        if self.since is None:
+            inputs = self.encoder.input.normalise(inputs)
+        cut = {'since': self.since, 'until': self.branch}
+        return apply(self.encoder, SHARED, params, mutable, inputs, key=key, **cut)
+
+    def predict(self, params: Params, mutable: Mutable, inputs: Array) -> dict:
+        """'tasks' {task: [N, C]}, 'logits' of the first task and 'features' [N, D]."""
+        shared, _ = self.shared(params, mutable, inputs)
+        (outputs, features), _ = apply(self.heads, 'head', params, mutable, shared)
+        return {'tasks': outputs, 'logits': outputs[next(iter(outputs))], 'features': features}
+
+    def losses(self, outputs: Mapping[str, Array], label: Mapping[str, Array]) -> Array:
+        """[T], in the order of the tasks."""
+        kinds = {name: LOSSES[task.kind] for name, task in self.tasks.items()}
+        return jnp.stack([loss(outputs[name], label[name]) for name, loss in kinds.items()])
+
+
+def joined(batch: Batch, tasks: Mapping[str, Task]) -> tuple[Array, dict[str, Array]]:
+    """Images and labels of all labelled streams; a task that a stream lacks is absent there.
+
+    So each task may have a stream of its own.
+    """
+    streams = [one for _, one in sorted(batch.items()) if 'label' in one]
+
+    def column(stream: Mapping, name: str) -> Array:
+        if name in stream['label']:
+            return stream['label'][name]
+        count, task = len(stream['image']), tasks[name]
+        if task.kind == 'classification':
+            return jnp.full(count, -1, jnp.int32)
+        shape = (count, len(task.classes))
+        return jnp.full(shape, -1) if task.kind == 'multilabel' else jnp.full(shape, jnp.nan)
+
+    images = jnp.concatenate([one['image'] for one in streams])
+    return images, {n: jnp.concatenate([column(one, n) for one in streams]) for n in tasks}
+
+
+def _loss(network: Network, balancer: Balancer, at_features: Solver | None, several: bool):
+    """The balanced loss of the batch; the losses themselves, [T], if `several`."""
+
+    def learn(params, mutable, batch, hp, key):
+        images, label = joined(batch, network.tasks)
+        keys = jax.random.split(key, 3)
+        shared, mutable = network.shared(params, mutable, images, keys[0])
+
+        def losses(shared):
+            (outputs, _), new = apply(network.heads, 'head', params, mutable, shared, key=keys[1])
+            return network.losses(outputs, label), new
+
+        surrogate = 0.0
+        if at_features:
+            fixed = jax.lax.stop_gradient(shared)
+            found, pull, new = jax.vjp(losses, fixed, has_aux=True)
+            (each,) = jax.lax.stop_gradient(jax.vmap(pull)(jnp.eye(len(found))))
+            weights = at_features(inner_products(each))
+            # Zero, with the weighed gradient: the encoder is pulled back once.
+            surrogate = jnp.sum(jnp.tensordot(weights, each, 1) * (shared - fixed))
+        else:
+            found, new = losses(shared)
+        if AFFINITY in new:
+            seen = lambda role: network.shared({**params, SHARED: role}, mutable, images)[0]
+            now = affinities(lambda role: losses(seen(role))[0], params[SHARED], hp['rate'])
+            new = {**new, AFFINITY: jax.tree.map(jnp.add, new[AFFINITY], now)}
+        metrics = {f'{name}/loss': found[i] for i, name in enumerate(network.tasks)}
+        if several:
+            return found, (metrics, new)
+        own, memory = params.get(BALANCE, {}), new.get(BALANCE, {})
+        total, memory = balancer.total(own, memory, found, keys[2])
+        return total + surrogate, (metrics, {**new, BALANCE: memory} if memory else new)
+
+    return learn
+
+
+def affinities(losses: Callable, shared, rate) -> dict[str, Array]:
+    """How tasks bear on each other at the shared parameters, [T, T] each.
+
+    'cosine': of the gradients, <g_i, g_j> / (|g_i| |g_j|). 'lookahead': how much a step for task i
+    alone lowers the loss of task j, Z_ij = 1 - L_j(shared - rate g_i) / L_j(shared); Fifty et al.
+    2021, "Efficiently identifying task groupings for multi-task learning", arXiv:2109.04617,
+    equation 1.
+
+    Args:
+      losses: shared parameters -> [T].
+      shared: the parameters.
+      rate: of the step.
+    """
+    shared = jax.lax.stop_gradient(shared)
+    now, pull = jax.vjp(losses, shared)
+    (each,) = jax.vmap(pull)(jnp.eye(len(now)))
+    products = inner_products(each)
+    length = jnp.sqrt(jnp.maximum(jnp.diag(products), 1e-12))
+    step = lambda gradient: losses(jax.tree.map(lambda p, g: p - rate * g, shared, gradient))
+    found = products / jnp.outer(length, length), 1 - jax.vmap(step)(each) / (now + 1e-12)
+    return jax.lax.stop_gradient(dict(zip(AFFINITIES, found, strict=True)))
+
+
+def _mean_affinities(steps: int):
+    return lambda params, mutable: jax.tree.map(lambda total: total / steps, mutable[AFFINITY])
+
+
+def _follow(network: Network, balancer: Balancer):
+    """What a balancer learns from the losses of the same batch after the step."""
+
+    def follow(params, mutable, batch, hp, key):
+        images, label = joined(batch, network.tasks)
+        outputs = network.predict(params, mutable, images)['tasks']
+        losses = network.losses(outputs, label)
+        return balancer.follow(params[BALANCE], mutable[BALANCE], losses), ({}, mutable)
+
+    return follow
+
+
+def surgery(shared: str, solve: Solver) -> Gradient:
+    """A `Player.gradient` for a loss of shape [T]: sum_t a_t g_t, with a of `solve`.
+
+    Gradients of the role `shared` are combined; of all other parameters they are added, for each
+    belongs to one task.
+
+    Args:
+      shared: a role.
+      solve: inner products of the gradients of that role, [T, T] -> a, [T].
+    """
+
+    def gradient(loss: Callable, own):
+        values, pull, aux = jax.vjp(loss, own, has_aux=True)
+        (each,) = jax.vmap(pull)(jnp.eye(len(values)))
+        weights = solve(inner_products(each[shared])) if shared in each else None
+        ones = jnp.ones(len(values))
+        combined = {
+            role: jax.tree.map(
+                lambda leaf, a=weights if role == shared else ones: jnp.tensordot(a, leaf, 1), tree
+            )
+            for role, tree in each.items()
+        }
+        return (values, aux), combined
+
+    return gradient
