@@ -1,6 +1,7 @@
 """The battery: every method of the table initialises, trains three steps and predicts."""
 
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +20,27 @@ TRANSLATION = {'widths': (3, 4), 'blocks': 0, 'kernel': 3, 'patch_widths': (3,)}
 
 NORMED = {'name': 'resnet', 'widths': (4,), 'input': {'size': 8, 'channels': 1}}
 
+SEGMENTS = Path(__file__).parents[1] / 'configs/seven_segment.csv'
+EMBEDDED = {'data.embeddings': (f'csv:{SEGMENTS}',)}
+
 # What a method needs beyond a labelled 'source' and an unlabelled 'target', as config keys.
 SETTINGS: dict[str, dict] = {
     'adabn': {'net': NORMED},
     'adda': {'options': {'widths': (6,)}},
+    'ale': EMBEDDED,
     'cdan': {'options': {'widths': (6,)}},
     'cdan_e': {'options': {'widths': (6,), 'limit': 9, 'random_width': 8}},
+    'conse': EMBEDDED,
     'cycada': {
         'steps': 4,
         'options': TRANSLATION | {'shares': (0.25,) * 4, 'pool': 0, 'discriminator_widths': (6,)},
     },
     'dann': {'options': {'widths': (6,)}},
+    'dap': EMBEDDED,
+    'dem': EMBEDDED | {'options': {'width': 6}},
+    'devise': EMBEDDED,
     'drcn': {'options': {'widths': (4,), 'kernel': 3}},
+    'eszsl': EMBEDDED | {'options': {'folds': 2}},
     'infonce': {'data.streams.source.draw': 'episode:5x1x1'},
     'matching': {'data.streams.source.draw': 'episode:4x2x3'},
     'mcd': {'options': {'inner': 2}},
@@ -39,10 +49,13 @@ SETTINGS: dict[str, dict] = {
         'data.streams.source.tasks': ('label', 'parity', 'ink'),
         'data.evaluate.test.tasks': ('label', 'parity', 'ink'),
     },
+    'projection': EMBEDDED,
     'prototypical': {'data.streams.source.draw': 'episode:4x2x3'},
+    'sae': EMBEDDED | {'options': {'folds': 2}},
     'shot': {'options': {'every': 1, 'source_share': 0.3}},
     'siamese': {'data.streams.source.draw': 'pairs:12'},
     'siamese_contrastive': {'data.streams.source.draw': 'pairs:12'},
+    'sje': EMBEDDED,
     'supervised_contrastive': {'data.streams.source.draw': 'episode:4x2x2'},
     'subspace_alignment': {'options': {'dimensions': 4}},
     'tca': {'options': {'dimensions': 4, 'examples': 30}},

@@ -65,6 +65,9 @@ def default() -> ConfigDict:
         'fit': 'crop',  # how an image becomes square; see tljax.data.decode.Pixels
         'data_dir': '',  # of prepared TFDS sets, or several joined by ':'; '': TFDS's own
         'resident_mb': 1024,  # streams up to this size live on the device, larger ones are fed
+        # What classes are like, for zero-shot learning: one or more of csv:<file>, words:<file> ...
+        # put side by side; see tljax.data.semantics.KINDS.
+        'embeddings': (),
         'wrap': False,  # let a batch larger than a subset hold an example more than once
         'workers': 0,  # processes that decode fed streams; 0: threads
         'streams': {'source': stream()},
@@ -94,9 +97,10 @@ def stream(dataset: str = '', **options) -> dict:
     """A training stream; its labels reach the losses only if `labelled`."""
     return _checked(
         {
-            'dataset': dataset,  # sklearn:digits, tfds:<name>, folder:<path>, npz:<path>
+            'dataset': dataset,  # see tljax.data.sources.OPEN
             'split': 'train',
             'classes': (),  # names or numbers to keep, relabelled in this order; (): all
+            'only': (),  # classes to keep examples of, without relabelling; (): all
             'sample': 0,  # examples, the same for every member; 0: all
             'fit': '',  # how an image becomes square; '': as data.fit says
             'labels_per_class': 0,  # few-shot subset, drawn by the member's seed; 0: all
@@ -120,6 +124,8 @@ def held_out(dataset: str = '', **options) -> dict:
             'dataset': dataset,
             'split': 'test',
             'classes': (),
+            'only': (),
+            'among': '',  # what the answer is one of: '' (all classes), seen or unseen ones
             'sample': 0,
             'fit': '',
             'labelled': True,

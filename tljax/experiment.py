@@ -16,7 +16,7 @@ from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
 from tljax.data import streams as data
-from tljax.evaluation import classification, multitask, unseen
+from tljax.evaluation import classification, multitask, unseen, zero_shot
 from tljax.nets import pretrained
 from tljax.prepare import Prepared, prepare
 from tljax.types import Method
@@ -38,7 +38,9 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
         predict, found, judged = phase.predict or prepared.method.predict, {}, {}
         for name, stream in prepared.held.items():
             if (name, predict) not in compiled:
-                judge = _judge(predict, stream, selection.outputs_read(selectors, name))
+                among = prepared.config.data.evaluate[name].among
+                outputs = selection.outputs_read(selectors, name)
+                judge = _judge(predict, stream, outputs, zero_shot.candidates(prepared.spec, among))
                 size = prepared.config.block
                 compiled[name, predict] = data.over_blocks(
                     judge, stream, lift, size, mesh.size, place
@@ -46,18 +48,22 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
             judged[name] = compiled[name, predict]((params, mutable))
             if stream.labelled:
                 found[name] = _scores(prepared, stream, judged[name])
+        if prepared.spec.embeddings is not None and (joint := zero_shot.generalised(found)):
+            found['unseen'] |= joint
         return found, judged
 
     return evaluate
 
 
-def _judge(predict: Callable, stream: data.Stream, outputs: Sequence[str]) -> Callable:
-    """What evaluation computes of each example of a stream."""
+def _judge(
+    predict: Callable, stream: data.Stream, outputs: Sequence[str], among: np.ndarray | None
+) -> Callable:
+    """What evaluation computes of each example of a stream; `among` [C]: classes to answer with."""
     if stream.source.tasks and stream.labelled:
         return multitask.judge(predict, stream.source.tasks, outputs)
     if stream.protocol:
         outputs = sorted({*outputs, 'features'})
-    return classification.judge(predict, outputs)
+    return classification.judge(predict, outputs, among)
 
 
 def _scores(prepared: Prepared, stream: data.Stream, judged: Mapping) -> dict:

@@ -322,7 +322,7 @@ def encoded(
 
 def _shapes(backbone, variables, source, endpoints, pooling) -> dict[str, tuple]:
     """endpoint -> its array's shape, and whether it is one of maps, which pooling changes."""
-    image = jax.ShapeDtypeStruct((1, *source.image), np.uint8)
+    image = jax.ShapeDtypeStruct((1, *source.image), source.dtype)
     whole, pooled = (
         jax.eval_shape(
             lambda *of, how=how: encoded(backbone, *of, tuple(endpoints), how), variables, image

@@ -1,4 +1,4 @@
-"""Covariances, squared distances and Gaussian kernels of samples, for losses and closed forms."""
+"""Covariances, distances, similarities and kernels of samples, for losses and closed forms."""
 
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from tljax.types import Array, Scalar, unknown
 
 BANDWIDTHS = ('mean', 'median')
+SIMILARITIES = ('dot', 'cosine', 'squared')
 LEAST = 1e-20  # of what squared distances are divided by: 0 / LEAST is 0, with any factor
 
 
@@ -70,6 +71,21 @@ def squared_distances(x: Array, y: Array) -> Array:
     return jnp.maximum(squares - 2.0 * product, 0.0)
 
 
+def chi_squared_distances(x: Array, y: Array, block: int = 64) -> Array:
+    """sum_d (x_id - y_jd)^2 / (x_id + y_jd) [N, M] of histograms [N, D] and [M, D]; 0 / 0 is 0.
+
+    Rows of x are taken `block` by `block`, each against all of y.
+    """
+
+    def one(row):
+        total = row + y
+        return jnp.sum(
+            jnp.where(total > 0, (row - y) ** 2 / jnp.maximum(total, LEAST), 0.0), axis=1
+        )
+
+    return jax.lax.map(one, x, batch_size=min(block, len(x)))
+
+
 def bandwidth(kernel: Gaussians, x: Array) -> Scalar:
     """b of a kernel for examples [N, D], of both domains if there are two; has no gradient.
 
@@ -89,3 +105,22 @@ def gaussians(kernel: Gaussians, squared: Array, width: Scalar) -> Array:
     """k of squared distances [...] with b = `width`: [...] in [0, K]."""
     steps = [kernel.factor ** (u - kernel.count // 2) for u in range(kernel.count)]
     return sum(jnp.exp(-squared / (width * step)) for step in steps)
+
+
+def compatibility(found: Array, wanted: Array, similarity: str) -> Array:
+    """F of vectors x [N, K] with those of classes s [C, K], higher for nearer: [N, C].
+
+    <x, s> ('dot'), <x, s> / (||x|| ||s||) ('cosine'), or -||x - s||^2 ('squared').
+    """
+    if similarity == 'squared':
+        return -squared_distances(found, wanted)
+    if similarity == 'cosine':
+        found, wanted = unit(found), unit(wanted)
+    elif similarity != 'dot':
+        raise unknown('similarity', similarity, SIMILARITIES)
+    return found @ wanted.T
+
+
+def unit(x: Array) -> Array:
+    """Rows of length 1; a row of zeros stays, with finite gradients."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))

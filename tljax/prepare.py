@@ -23,9 +23,9 @@ from tljax import (
     train,
     trunk,
 )
-from tljax.data import augment, decode, episodes, sources
+from tljax.data import augment, decode, episodes, semantics, sources
 from tljax.data import streams as data
-from tljax.evaluation import unseen
+from tljax.evaluation import unseen, zero_shot
 from tljax.methods.networks import check_readout, encoder
 from tljax.nets import pretrained
 from tljax.program import Options
@@ -62,7 +62,7 @@ def assembled(
     config, members: Members, streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream]
 ) -> Prepared:
     """Method and initial values for these streams, whose images are not yet read."""
-    options, spec = options_of(config), spec_of(streams, held)
+    options, spec = options_of(config), with_embeddings(config, spec_of(streams, held))
     for stream in streams.values():
         sharding.check_batch(stream.batch, options.mesh.size, stream.name)
     method = build_method(config, spec)
@@ -149,6 +149,9 @@ def check_choices(config) -> None:
     ):
         if name not in known:
             raise unknown(kind, name, known)
+    for name, stream in config.data.evaluate.items():
+        if stream.among not in zero_shot.AMONG:
+            raise unknown(f'data.evaluate.{name}.among', stream.among, zero_shot.AMONG)
     labelled = {name: stream.labelled for name, stream in config.data.evaluate.items()}
     if stream := selection.lacking(config.selection, labelled):
         lacks = ', labelled' if stream in labelled else ''
@@ -223,7 +226,7 @@ def options_of(config) -> Options:
 def pixels_of(config, fit: str = '') -> decode.Pixels:
     """What every image is made into: what data.size and data.channels say, or the net declares."""
     wanted, data = encoder(config).input, config.data
-    size, channels = data.size or wanted.size, data.channels or wanted.channels
+    size, channels = data.size or wanted.size, data.channels or wanted.channels or None
     return decode.Pixels(size, channels, fit or data.fit)
 
 
@@ -234,6 +237,7 @@ def _load(config, name: str, stream: Mapping) -> sources.Source:
             stream['split'],
             **pixels_of(config, stream['fit'])._asdict(),
             classes=tuple(stream['classes']) or None,
+            only=tuple(stream['only']) or None,
             data_dir=config.data.data_dir or None,
             tasks=tuple(stream['tasks']),
             shares=dict(stream.get('shares', {})),
@@ -314,7 +318,23 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
                 )
     examples = {name: stream.order.shape[1] for name, stream in streams.items()}
     rows = {name: len(stream.source.labels) for name, stream in streams.items()}
-    return Spec(first.source.image, first.source.classes, examples=examples, rows=rows, tasks=tasks)
+    labels = [
+        one.source.labels for one in streams.values() if one.labelled and not one.source.tasks
+    ]
+    seen = tuple(np.unique(np.concatenate(labels)).tolist()) if labels else ()
+    about = {'examples': examples, 'rows': rows, 'tasks': tasks, 'seen': seen}
+    return Spec(first.source.image, first.source.classes, **about)
+
+
+def with_embeddings(config, spec: Spec) -> Spec:
+    """The spec with class embeddings, if the config names any.
+
+    Raises:
+      ValueError: as `semantics.load`.
+    """
+    if not config.data.embeddings:
+        return spec
+    return spec._replace(embeddings=semantics.load(config.data.embeddings, spec.classes))
 
 
 def build_method(config, spec: Spec) -> Method:

@@ -83,7 +83,9 @@ class Program:
         for name, stream in self.streams.items():
             if not stream.resident:
                 rows = jax.ShapeDtypeStruct((stream.batch,), jnp.int32)
-                image = jax.ShapeDtypeStruct((stream.batch, *stream.source.image), jnp.uint8)
+                image = jax.ShapeDtypeStruct(
+                    (stream.batch, *stream.source.image), stream.source.dtype
+                )
                 label = jax.tree.map(
                     lambda x, n=stream.batch: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype),
                     stream.source.label,

@@ -45,6 +45,13 @@ def value_and_grad(loss: Callable[[PyTree], tuple[Scalar, Any]], own: PyTree):
     return jax.value_and_grad(loss, has_aux=True)(own)
 
 
+class Embeddings(NamedTuple):
+    """What classes are like; columns of equal `part` are of one kind and are scaled together."""
+
+    vectors: Array  # [C, A] float
+    part: Array  # [A] int
+
+
 class Task(NamedTuple):
     """One of several things to learn of each image; its kind says what a label is.
 
@@ -64,6 +71,8 @@ class Spec(NamedTuple):
     since: str | None = None  # the endpoint that inputs already are; None: they are images
     examples: Mapping[str, int] = {}  # stream -> how many, at most, a member draws from
     rows: Mapping[str, int] = {}  # stream -> the examples of its source, drawn from or not
+    embeddings: Embeddings | None = None  # of the classes, for zero-shot learning
+    seen: tuple[int, ...] = ()  # labels that labelled training streams have examples of
     tasks: Mapping[str, Task] = {}  # of streams whose 'label' is a mapping from task to labels
 
 

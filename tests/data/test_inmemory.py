@@ -135,6 +135,16 @@ def test_bad_arrays(write, arrays, message):
         load(write(**(good | arrays)))
 
 
+def test_feature_vectors_stay_as_they_are(write):
+    vectors = np.random.RandomState(0).randn(6, 5)
+    source = load(write(train_x=vectors, train_y=np.arange(6) % 2))
+    assert (source.image, source.dtype) == ((5,), np.float32)
+    np.testing.assert_array_equal(sources.arrays(source), vectors.astype(np.float32))
+    vectors[4, 2] = np.inf
+    with pytest.raises(ValueError, match='row 4 has features that are not finite'):
+        load(write(train_x=vectors, train_y=np.arange(6) % 2))
+
+
 def test_bad_label_names_its_split(write):
     good = {'train_image': images(4, 2, 2), 'train_label': np.arange(4) % 2}
     path = write(**good, test_image=images(2, 2, 2), test_label=np.array([0, -1]))

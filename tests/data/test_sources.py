@@ -32,6 +32,17 @@ def test_classes_are_selected_and_relabelled_in_the_given_order(digits):
         np.testing.assert_array_equal(source.fetch(range(len(rows))[row]), digits.fetch(rows[row]))
 
 
+def test_only_some_classes_keep_their_labels(digits):
+    source = sources.load('sklearn:digits', 'test', only=['7', 3])
+    assert source.classes == digits.classes
+    np.testing.assert_array_equal(source.labels, digits.labels[np.isin(digits.labels, [3, 7])])
+    with pytest.raises(ValueError, match="no class 'cat'"):
+        sources.load('sklearn:digits', 'test', only=['cat'])
+    other = next(c for c in range(10) if c not in digits.labels[:3])
+    with pytest.raises(ValueError, match='has no examples of the classes'):
+        sources.load('sklearn:digits', 'test[:3]', only=[other])
+
+
 @pytest.mark.parametrize(
     ('classes', 'message'),
     [

@@ -13,6 +13,7 @@ from tljax.nets.backbone import run
 KOCH = {'widths': (2, 3, 3, 4), 'kernels': (3, 3, 2, 2), 'padding': 'SAME', 'dense': 5}
 
 SMALL = {
+    'identity': (build_backbone('identity', power=0.5, unit=True), (4, 4, 1)),
     'conv4': (build_backbone('conv4', widths=(3, 4, 4, 5)), (16, 16, 1)),
     'koch': (build_backbone('koch', **KOCH), (8, 8, 1)),
     'lenet': (build_backbone('lenet', widths=(3, 4), kernel=3, dense=5, padding='SAME'), (8, 8, 1)),

@@ -33,6 +33,9 @@ def of(spec: str, source: Source, data_dir: str | None = None) -> str:
     elif kind == 'tfds':
         folder = tfds.find(rest, tfds.data_dirs(data_dir))
         found.update(_stats(sorted(folder.iterdir())))
+    elif kind in ('awa', 'xian'):
+        folder = Path(rest.partition('#')[0]).expanduser()
+        found.update(_stats(sorted(folder.iterdir())))
     else:
         found.update(_stats(source.keys))
     return found.hexdigest()

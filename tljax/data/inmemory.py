@@ -40,12 +40,12 @@ def open_npz(path: str, pixels: decode.Pixels) -> Dataset:
 
     Names are `image` and `label` (or `images`, `labels`, `x`, `y`), for splits with the split's
     name before or after: `train_image`, `x_train`. Images are [N, H, W] or [N, H, W, C], of whole
-    numbers in 0..255 or floats in 0..1; labels are whole numbers [N] or [N, 1]. An array `classes`
-    may hold the class names. Without splits, every class is divided by a fixed seed, 80 % 'train'
-    and 20 % 'test'. Rows keep their order. Arrays `label_TASK` (`train_label_TASK`) are further
-    tasks: whole numbers [N] are classes, named by `classes_TASK` if that is there, and [N, C]
-    multi-label, both with -1 where a label is absent; floats [N] or [N, C] are a regression, with
-    NaN there.
+    numbers in 0..255 or floats in 0..1, or feature vectors: floats [N, D] of any size. Labels are
+    whole numbers [N] or [N, 1]. An array `classes` may hold the class names. Without splits, every
+    class is divided by a fixed seed, 80 % 'train' and 20 % 'test'. Rows keep their order. Arrays
+    `label_TASK` (`train_label_TASK`) are further tasks: whole numbers [N] are classes, named by
+    `classes_TASK` if that is there, and [N, C] multi-label, both with -1 where a label is absent;
+    floats [N] or [N, C] are a regression, with NaN there.
 
     Raises:
       ValueError: the file or its arrays are not like that; the message says what was found.
@@ -95,6 +95,8 @@ def _read(name: str, tables: dict, pixels: decode.Pixels, split: str, rows: np.n
 
 
 def _fetch(name: str, images: np.ndarray, pixels: decode.Pixels, row: int) -> np.ndarray:
+    if images.ndim == 2:
+        return images[row]
     return decode.from_array(images[row], f'{name} row {row}', pixels)
 
 
@@ -127,12 +129,17 @@ def _pairs(file: Path, arrays: dict[str, np.ndarray]) -> dict[str, tuple[np.ndar
 
 
 def _images(where: str, images: np.ndarray) -> np.ndarray:
-    """Images as uint8 [N, H, W, C]."""
+    """Images as uint8 [N, H, W, C], feature vectors as float32 [N, D]."""
+    if images.ndim == 2 and images.dtype.kind == 'f' and images.size:
+        bad = np.flatnonzero(~np.isfinite(images).all(axis=1))
+        if bad.size:
+            raise ValueError(f'{where}: row {bad[0]} has features that are not finite')
+        return images.astype(np.float32)
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
         raise ValueError(
             f'{where}: images have shape {list(images.shape)}; expected [N, H, W] or [N, H, W, C] '
-            'with 1 or 3 channels'
+            'with 1 or 3 channels, or feature vectors, floats [N, D]'
         )
     if images.dtype == np.uint8:
         return images

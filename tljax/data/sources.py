@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tljax.data import decode, folder, inmemory, labels, tfds
+from tljax.data import decode, folder, inmemory, labels, tfds, zero_shot
 from tljax.data.splits import Part, did_you_mean, parse
 from tljax.types import Task
 
@@ -18,6 +18,8 @@ OPEN = {
     'folder': folder.open_folder,
     'npz': inmemory.open_npz,
     'sklearn': inmemory.open_sklearn,
+    'awa': zero_shot.open_awa,
+    'xian': zero_shot.open_xian,
 }
 
 
@@ -30,9 +32,11 @@ class Source(NamedTuple):
     name: str  # the spec and split it came from, for messages and reports
     classes: tuple[str, ...]  # class names in label order
     labels: np.ndarray  # [N] int32 in [0, len(classes))
-    fetch: Callable[[int], np.ndarray]  # row -> uint8 [H, W, C] of the asked size and channels
-    image: tuple[int, int, int]  # that shape
+    # row -> uint8 [H, W, C] of the asked size and channels, or a feature vector float32 [D]
+    fetch: Callable[[int], np.ndarray]
+    image: tuple[int, ...]  # that shape
     keys: Sequence[str] | None = None  # what names a row for people (file paths)
+    dtype: np.dtype = np.dtype(np.uint8)  # of what is fetched
     tasks: Mapping[str, Task] = {}  # what is learnt of each image, where that is several things
     targets: Mapping[str, np.ndarray] = {}  # task -> labels [N, ...]
 
@@ -50,6 +54,7 @@ def load(
     channels: int | None = None,
     fit: str = 'crop',
     classes: Sequence[int | str] | None = None,
+    only: Sequence[int | str] | None = None,
     data_dir: str | None = None,
     tasks: Sequence[str] = (),
     shares: Mapping[str, float] = {},
@@ -57,12 +62,14 @@ def load(
     """Opens a set of labelled images. Labels are read, images are not, but for the first.
 
     Args:
-      spec: 'tfds:NAME', 'folder:PATH', 'npz:PATH' or 'sklearn:digits'; see `OPEN` for each.
+      spec: 'tfds:NAME', 'folder:PATH', 'npz:PATH', 'sklearn:digits', or of feature vectors
+        'awa:PATH' or 'xian:PATH'; see `OPEN` for each.
       split: a split, or an expression such as 'train[:10%]+val[100:]' or 'all'; see `splits.parse`.
       size: side of the square images are resized to; None: as they are, if all have one size.
       channels: 1 (grey) or 3 (RGB); None: what the set has (RGB for folders).
       fit: 'crop' (centre), 'crop:0.875' or 'squash'; see `decode.Pixels`.
       classes: names or numbers of the classes to keep, relabelled 0, 1, ... in this order.
+      only: names or numbers of the classes to keep examples of; labels and class names stay.
       data_dir: where prepared TFDS sets lie, several folders joined by ':'; None: TFDS's own.
       tasks: names of label columns, if several are to be learnt; 'label' is the set's own classes,
         and class names such as 'Apple___scab' also make the tasks 'host' and 'disease'.
@@ -85,16 +92,20 @@ def load(
     names = dataset.classes
     if classes is not None:
         part, names = _select(part, names, classes, name)
-    image = part.fetch(0).shape
-    fetch = functools.partial(_same, part.fetch, image, part.keys or name)
-    source = Source(name, names, part.labels, fetch, image, part.keys)
+    if only is not None:
+        part = take(part, np.flatnonzero(np.isin(part.labels, _numbers(names, only, name))))
+        if not len(part.labels):
+            raise ValueError(f'{name}: has no examples of the classes {only!r}')
+    first = part.fetch(0)
+    fetch = functools.partial(_same, part.fetch, first.shape, part.keys or name)
+    source = Source(name, names, part.labels, fetch, first.shape, part.keys, first.dtype)
     return labels.choose(source, part.targets, dataset.tasks, tasks, shares) if tasks else source
 
 
 def arrays(
     source: Source, workers: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
-    """The whole set decoded in memory: uint8 [N, H, W, C].
+    """The whole set decoded in memory: uint8 [N, H, W, C], or feature vectors float32 [N, D].
 
     Args:
       source: the set.
@@ -103,7 +114,7 @@ def arrays(
       progress: called with the number of images done and their total, about a hundred times.
     """
     total = len(source.labels)
-    images = np.empty((total, *source.image), np.uint8)
+    images = np.empty((total, *source.image), source.dtype)
     starts = list(range(0, total, max(1, total // 100)))
 
     def fill(start: int, stop: int) -> int:
@@ -173,13 +184,7 @@ def _select(
     part: Part, names: tuple[str, ...], classes: Sequence[int | str], where: str
 ) -> tuple[Part, tuple[str, ...]]:
     """The rows of some classes, relabelled in their order."""
-    chosen = []
-    for item in classes:
-        if isinstance(item, str) and item not in names:
-            raise ValueError(f'{where}: there is no class {item!r}; {did_you_mean(item, names)}')
-        if not isinstance(item, str) and not 0 <= item < len(names):
-            raise ValueError(f'{where}: there is no class {item}; they are 0..{len(names) - 1}')
-        chosen.append(names.index(item) if isinstance(item, str) else int(item))
+    chosen = _numbers(names, classes, where)
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f'{where}: classes must name one or more classes, each once: {classes!r}')
     relabel = np.full(len(names), -1, np.int32)
@@ -191,7 +196,19 @@ def _select(
     return part._replace(labels=relabel[part.labels]), tuple(names[c] for c in chosen)
 
 
-def _same(fetch: Callable, image: tuple[int, int, int], keys: Sequence[str] | str, row: int):
+def _numbers(names: tuple[str, ...], classes: Sequence[int | str], where: str) -> list[int]:
+    """The labels of some classes."""
+    chosen = []
+    for item in classes:
+        if isinstance(item, str) and item not in names:
+            raise ValueError(f'{where}: there is no class {item!r}; {did_you_mean(item, names)}')
+        if not isinstance(item, str) and not 0 <= item < len(names):
+            raise ValueError(f'{where}: there is no class {item}; they are 0..{len(names) - 1}')
+        chosen.append(names.index(item) if isinstance(item, str) else int(item))
+    return chosen
+
+
+def _same(fetch: Callable, image: tuple[int, ...], keys: Sequence[str] | str, row: int):
     """Fetches a row and holds it to the shape of the first."""
     row = int(row)
     found = fetch(row)

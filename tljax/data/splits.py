@@ -28,7 +28,7 @@ class Part(NamedTuple):
     """Some rows of one split, ready to read."""
 
     labels: np.ndarray  # [n] int32
-    fetch: Callable[[int], np.ndarray]  # position in this part -> uint8 [H, W, C]
+    fetch: Callable[[int], np.ndarray]  # position in this part -> image or feature vector
     keys: Sequence[str] | None = None  # what names each row for people
     targets: Mapping[str, np.ndarray] = {}  # task -> labels [n, ...]; see tljax.types.Task
 

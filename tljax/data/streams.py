@@ -76,7 +76,8 @@ def check_batch(stream: Stream, wrap: bool) -> Stream:
 
 def resident(stream: Stream, limit_mb: float) -> Stream:
     """The stream with its images in memory if they take at most `limit_mb`, else unchanged."""
-    size = len(stream.source.labels) * int(np.prod(stream.source.image)) / 2**20
+    bytes_each = int(np.prod(stream.source.image)) * stream.source.dtype.itemsize
+    size = len(stream.source.labels) * bytes_each / 2**20
     if size > limit_mb and stream.draw:
         raise ValueError(
             f'stream {stream.name!r}: episodes and pairs are drawn from images in memory, and '

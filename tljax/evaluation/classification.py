@@ -13,17 +13,22 @@ LOWER_IS_BETTER = ('loss',)
 
 
 def judge(
-    predict: Callable[[Params, Mutable, Inputs], dict], outputs: Sequence[str] = ()
+    predict: Callable[[Params, Mutable, Inputs], dict],
+    outputs: Sequence[str] = (),
+    among: np.ndarray | None = None,
 ) -> Callable:
     """`fn((params, mutable), batch)` for `streams.over_blocks`: what is kept of each example.
 
     That is 'predicted', and 'loss' and 'label' where the batch is labelled, and those `outputs` of
-    `predict` that are named, such as 'logits' and 'features'.
+    `predict` that are named, such as 'logits' and 'features'. With `among` [C] bool, only those
+    classes are an answer.
     """
 
     def fn(values, batch):
         out = predict(*values, batch['image'])
         logits = out['logits'].astype(jnp.float32)
+        if among is not None:
+            logits = jnp.where(among, logits, -jnp.inf)
         kept = {name: out[name].astype(jnp.float32) for name in outputs}
         kept |= {'predicted': jnp.argmax(logits, axis=-1).astype(jnp.int32)}
         if 'label' in batch:

@@ -10,6 +10,7 @@ from tljax.nets.cifar_resnet import CifarResNet
 from tljax.nets.conv4 import Conv4, KochNet
 from tljax.nets.googlenet import GoogLeNet
 from tljax.nets.heads import Cosine, Linear, MLPHead
+from tljax.nets.identity import Identity
 from tljax.nets.imagenet_resnet import ImageNetResNet
 from tljax.nets.inception import InceptionV3
 from tljax.nets.lenet import LeNet
@@ -24,6 +25,7 @@ BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     'cifar_resnet': CifarResNet,
     'conv4': Conv4,
     'googlenet': GoogLeNet,
+    'identity': Identity,
     'imagenet_resnet': ImageNetResNet,
     'inception_v3': InceptionV3,
     'koch': KochNet,

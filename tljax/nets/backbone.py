@@ -33,7 +33,7 @@ class Input(NamedTuple):
 
     Attributes:
       size: side in pixels, required or usual; None for any.
-      channels: colour channels.
+      channels: colour channels; 0: any, or feature vectors.
       mean: subtracted from each channel of an image in [0, 1]; of length 1 or `channels`.
       std: divides each channel thereafter.
     """
@@ -47,7 +47,7 @@ class Input(NamedTuple):
         """Turns images into what the backbone takes: (image - mean) / std.
 
         Args:
-          image: [..., H, W, channels], uint8 in 0..255 or float in [0, 1].
+          image: [..., H, W, channels], uint8 in 0..255 or float in [0, 1]; or vectors [..., D].
 
         Returns:
           [..., H, W, channels] float32.
@@ -56,7 +56,7 @@ class Input(NamedTuple):
           ValueError: the image has another number of channels.
         """
         image = jnp.asarray(image)
-        if image.shape[-1] != self.channels:
+        if self.channels and image.shape[-1] != self.channels:
             raise ValueError(f'{self.channels} channels expected, got an image of {image.shape}')
         scale = 255.0 if image.dtype == jnp.uint8 else 1.0
         mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)

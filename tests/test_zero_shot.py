@@ -1,0 +1,172 @@
+"""Zero-shot learning: losses by hand, closed forms against other solvers, the protocol."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.linalg import solve_sylvester
+
+from tests import runs
+from tljax import config as configs
+from tljax import experiment
+from tljax.evaluation import zero_shot as protocol
+from tljax.kernels import chi_squared_distances, compatibility
+from tljax.losses import zero_shot as losses
+from tljax.shallow import zero_shot as forms
+
+RANDOM = np.random.RandomState(0)
+SEGMENTS = 'csv:configs/seven_segment.csv'
+N, D, A, C = 40, 6, 4, 7
+X = RANDOM.randn(N, D)
+LABEL = np.arange(N) % 5  # of classes 0..4; 5 and 6 are never seen
+S = RANDOM.randn(C, A)
+SEEN = np.arange(C) < 5
+EXAMPLES = forms.Examples(
+    *(jnp.asarray(a, d) for a, d in ((X, 'f'), (LABEL, 'i'), (np.ones(N), 'f')))
+)
+
+
+def solved(form, first, second):
+    args = (jnp.asarray(S, 'f'), jnp.asarray(SEEN), jnp.float32(first))
+    return np.asarray(form.finish(form.begin(EXAMPLES, *args), jnp.float32(second)))
+
+
+def test_rankings_by_hand():
+    scores = jnp.array([[1.0, 0.8, 0.95, 9.0], [0.2, 0.0, 0.5, 9.0]])
+    label, among = jnp.array([0, 1]), jnp.array([True, True, True, False])
+    # violations with margin 0.1: example 0 has 0, 0.05; example 1 has 0.3, 0.6; the last is out.
+    assert float(losses.devise(scores, label, among, 0.1)) == pytest.approx((0.05 + 0.9) / 2)
+    ale = (1.0 * 0.05 + (1 + 1 / 2) / 2 * 0.9) / 2
+    assert float(losses.ale(scores, label, among, 0.1)) == pytest.approx(ale)
+    assert float(losses.sje(scores, label, among, 0.1)) == pytest.approx((0.05 + 0.6) / 2)
+
+
+def test_regressions_and_similarities():
+    found, wanted = RANDOM.randn(2, 3, 4)
+    assert float(losses.squared_error(found, wanted)) == pytest.approx(
+        ((found - wanted) ** 2).sum(1).mean(), rel=1e-5
+    )
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = (unit(found) * unit(wanted)).sum(1)
+    assert float(losses.cosine_distance(found, wanted)) == pytest.approx(
+        1 - cosine.mean(), rel=1e-5
+    )
+    near = compatibility(jnp.asarray(found), jnp.asarray(wanted), 'cosine')
+    np.testing.assert_allclose(near, unit(found) @ unit(wanted).T, rtol=1e-5, atol=1e-6)
+    far = ((found[:, None] - wanted) ** 2).sum(-1)
+    np.testing.assert_allclose(
+        compatibility(jnp.asarray(found), jnp.asarray(wanted), 'squared'), -far, rtol=1e-4
+    )
+    bits = (RANDOM.rand(3, 4) > 0.5).astype(float)
+    p = 1 / (1 + np.exp(-found))
+    by_hand = -(bits * np.log(p) + (1 - bits) * np.log(1 - p)).mean()
+    assert float(losses.attribute_cross_entropy(found, bits)) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_chi_squared_distances_of_histograms():
+    x, y = RANDOM.rand(5, 3), RANDOM.rand(4, 3)
+    x[0, 0] = y[0, 0] = 0
+    by_hand = [
+        [sum((a - b) ** 2 / (a + b) for a, b in zip(p, q, strict=True) if a + b) for q in y]
+        for p in x
+    ]
+    np.testing.assert_allclose(
+        chi_squared_distances(jnp.asarray(x), jnp.asarray(y), 2), by_hand, 1e-5
+    )
+
+
+def test_eszsl_is_where_its_objective_has_no_slope():
+    p = solved(forms.eszsl(), 0.1, 0.2)
+    s, y = S[:5], 2 * np.eye(5)[LABEL] - 1
+    g, ell = 0.1 * np.trace(X.T @ X) / D, 0.2 * np.trace(s.T @ s) / A
+
+    def objective(p):
+        square = lambda x: (x**2).sum()
+        fit = square(X @ p @ s.T - y)
+        return fit + g * square(p @ s.T) + ell * square(X @ p) + g * ell * square(p)
+
+    with jax.enable_x64(True):
+        slope = jax.grad(objective)(jnp.asarray(p, jnp.float64))
+        scale = jax.grad(objective)(jnp.zeros((D, A)))
+    assert abs(slope).max() < 1e-3 * abs(scale).max()
+
+
+def test_eszsl_with_a_linear_kernel_is_eszsl():
+    plain = solved(forms.eszsl(), 0.1, 0.2)
+    gram = EXAMPLES._replace(inputs=jnp.asarray(X @ X.T, 'f'))
+    form = forms.eszsl(kernel=True)
+    # The same ridge: it goes by the mean of a diagonal, of N entries here and of D there.
+    carry = form.begin(gram, jnp.asarray(S, 'f'), jnp.asarray(SEEN), jnp.float32(0.1 * N / D))
+    found = np.asarray(form.finish(carry, jnp.float32(0.2)))
+    np.testing.assert_allclose(X.T @ found, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_sae_is_scipys_solution_of_the_sylvester_equation():
+    found = solved(forms.sae(), 1.0, 0.3)
+    s = S[LABEL]
+    weight = 0.3 * np.trace(s.T @ s) / np.trace(X.T @ X)
+    w = solve_sylvester(s.T @ s, weight * X.T @ X, (1 + weight) * s.T @ X)
+    np.testing.assert_allclose(found, w.T, rtol=1e-3, atol=1e-4)
+
+
+def test_splits_hold_out_seen_classes_only():
+    held = np.asarray(forms.class_folds(jax.random.key(0), jnp.asarray(SEEN), 20, 0.4))
+    assert held.shape == (20, C)
+    assert (held.sum(1) == 2).all()
+    assert not held[:, 5:].any()
+    assert len(np.unique(held, axis=0)) > 3
+
+
+def test_accuracy_per_class():
+    scores = jnp.eye(3)[jnp.array([0, 0, 1, 2, 2])]
+    labels, weights = jnp.array([0, 1, 1, 2, 0]), jnp.array([1.0, 1, 1, 1, 0])
+    among = jnp.ones(3, bool)
+    assert float(forms.per_class(scores, labels, weights, among)) == pytest.approx(
+        (1 + 0.5 + 1) / 3
+    )
+    assert float(forms.harmonic_mean(jnp.float32(0.5), jnp.float32(1.0))) == pytest.approx(2 / 3)
+
+
+def test_harmonic_mean_joins_the_streams_seen_and_unseen():
+    scores = {
+        'seen': {'per_class_accuracy': [0.8, 0.0]},
+        'unseen': {'per_class_accuracy': [0.4, 0.0]},
+    }
+    assert protocol.generalised(scores)['harmonic_mean'] == pytest.approx([0.64 / 1.2, 0.0])
+    assert protocol.generalised({'seen': scores['seen']}) == {}
+
+
+def segments(**changes):
+    """Digits by their seven segments, 2, 5 and 8 never seen."""
+    c = runs.run(method='eszsl', steps=0, evaluate_every=0)
+    c.net = {'name': 'identity'}
+    c.data.size, c.data.channels = 8, 1
+    c.data.embeddings = (SEGMENTS,)
+    digits = {'dataset': runs.DIGITS}
+    c.data.streams.source = configs.stream(**digits, only=(0, 1, 3, 4, 6, 7, 9), batch=25)
+    c.data.evaluate.test = configs.held_out(**digits, only=(2, 5, 8), among='unseen')
+    c.data.evaluate.unseen = configs.held_out(**digits, only=(2, 5, 8))
+    c.data.evaluate.seen = configs.held_out(**digits, only=(0, 1, 3, 4, 6, 7, 9))
+    c.update_from_flattened_dict(changes)
+    return configs.checked(c)
+
+
+def test_unseen_classes_are_recognised_and_never_trained_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(experiment.__file__.rpartition('/tljax/')[0])
+    found = experiment.run(segments(), tmp_path)
+    scores = found['scores']
+    assert scores['test']['per_class_accuracy'][0] > 1 / 3 + 0.05
+    seen, unseen = (scores[name]['per_class_accuracy'][0] for name in ('seen', 'unseen'))
+    harmonic = 2 * seen * unseen / (seen + unseen)
+    assert scores['unseen']['harmonic_mean'][0] == pytest.approx(harmonic, abs=1e-6)
+    assert found['outcome']['calibration'][0] >= 0
+
+
+def test_what_is_refused(monkeypatch):
+    monkeypatch.chdir(experiment.__file__.rpartition('/tljax/')[0])
+    with pytest.raises(
+        ValueError, match=r'needs to know what classes are like: set data\.embeddings'
+    ):
+        experiment.prepare(segments(**{'data.embeddings': ()}))
+    with pytest.raises(ValueError, match=r"data\.evaluate\.test\.among 'unsee'.*unseen"):
+        experiment.prepare(segments(**{'data.evaluate.test.among': 'unsee'}))

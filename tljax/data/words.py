@@ -1,0 +1,91 @@
+"""Word vectors of class names, from the files that word2vec, GloVe and others leave."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tljax.data.splits import did_you_mean
+
+
+def of_classes(file: Path, which: str, classes: Sequence[str]) -> np.ndarray:
+    """Word vectors: word2vec (text, .bin), GloVe (text), or word -> vector as JSON, .js or .npz.
+
+    A class whose whole name has a vector gets that ('polar_bear'); else the mean of its words'.
+    """
+    del which
+    wanted = {spelt: None for name in classes for spelt in _spellings(plain(name))}
+    if not file.is_file():
+        raise ValueError(f'{file}: there is no such file of word vectors')
+    reader = {'.bin': _word2vec_binary, '.json': _json, '.js': _json, '.npz': _npz}
+    known: dict[str, np.ndarray] = {}
+    vocabulary = []
+    try:
+        for word, vector in reader.get(file.suffix, _word_lines)(file):
+            vocabulary.append(word)
+            if word.lower() in wanted:
+                known.setdefault(word.lower(), np.asarray(vector, np.float32))
+    except (ValueError, IndexError, KeyError) as error:
+        raise ValueError(f"{file}: can't be read as word vectors ({error})") from None
+    return np.stack([_phrase(plain(name), known, vocabulary, file) for name in classes])
+
+
+def _spellings(name: str) -> Iterator[str]:
+    yield from (name.replace(' ', '_'), name.replace(' ', '-'), *name.split())
+
+
+def _phrase(name: str, known: Mapping, vocabulary: Sequence[str], file: Path) -> np.ndarray:
+    for spelt in (name.replace(' ', '_'), name.replace(' ', '-')):
+        if spelt in known:
+            return known[spelt]
+    for word in name.split():
+        if word not in known:
+            hint = did_you_mean(word, vocabulary)
+            raise ValueError(f'{file}: has no vector for {word!r} of class {name!r}; {hint}')
+    return np.mean([known[word] for word in name.split()], axis=0)
+
+
+def _word_lines(file: Path) -> Iterator[tuple[str, Sequence[str]]]:
+    """'word x1 ... xA' a line; word2vec's first line, of two numbers, is left out."""
+    width = 0
+    with file.open(encoding='utf-8', errors='replace') as text:
+        for number, line in enumerate(text, start=1):
+            word, *cells = line.split()
+            if number == 1 and len(cells) == 1:
+                continue
+            width = width or len(cells)
+            if len(cells) != width:
+                raise ValueError(f'line {number} has {len(cells)} numbers, not {width}')
+            yield word, cells
+
+
+def _word2vec_binary(file: Path) -> Iterator[tuple[str, np.ndarray]]:
+    with file.open('rb') as data:
+        count, width = map(int, data.readline().split())
+        for _ in range(count):
+            word = bytearray()
+            while (letter := data.read(1)) not in (b' ', b''):
+                word += letter
+            vector = data.read(4 * width)
+            if len(vector) < 4 * width:
+                raise ValueError(f'it ends before its {count} words do')
+            yield word.decode('utf-8', 'replace').strip(), np.frombuffer(vector, '<f4')
+
+
+def _json(file: Path) -> Iterable[tuple[str, Sequence[float]]]:
+    """{"word": [x1, ...], ...}, also as 'var NAME = {...};' and with a comma after the last."""
+    text = file.read_text(encoding='utf-8')
+    text = text[text.index('{') : text.rindex('}') + 1]
+    return json.loads(re.sub(r',\s*}$', '}', text)).items()
+
+
+def _npz(file: Path) -> Iterable[tuple[str, np.ndarray]]:
+    with np.load(file, allow_pickle=False) as arrays:
+        return [(name, arrays[name]) for name in arrays.files]
+
+
+def plain(name: str) -> str:
+    """'Polar+Bear' -> 'polar bear'."""
+    return re.sub(r'[\s+_-]+', ' ', str(name)).strip().lower()

@@ -1,0 +1,233 @@
+"""Closed forms of zero-shot learning on feature arrays, and their strengths by splits of classes.
+
+A closed form finds a projection P [B, A] of inputs into the space of class embeddings, in two
+steps of one strength each, so that all strengths of the second share the work of the first. Inputs
+are features [N, B], or for a kernel its values with the N examples, and B = N.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_factor, cho_solve
+
+from tljax.kernels import compatibility
+from tljax.types import Array, Key, Scalar
+
+# Calibration is chosen among these times the mean spread of an example's scores over classes.
+CALIBRATIONS = tuple(0.05 * i for i in range(61))
+LEAST = 1e-6  # SAE: sums of eigenvalues below this share of the largest are taken for 0
+
+
+class Examples(NamedTuple):
+    """Inputs and labels; weights are 1 or 0, which leaves an example out."""
+
+    inputs: Array  # [N, B]
+    labels: Array  # [N] int
+    weights: Array  # [N]
+
+
+class Form(NamedTuple):
+    """A closed form, see above."""
+
+    begin: Callable  # (examples, embeddings [C, A], among [C] bool, first strength) -> carry
+    finish: Callable  # (carry, second strength) -> P
+    similarity: str  # of projections and embeddings; see losses.zero_shot.compatibility
+
+
+class Choice(NamedTuple):
+    """What is found."""
+
+    projection: Array  # [B, A]
+    strengths: Array  # [2]
+    curve: Array  # [R1, R2] accuracy on classes held out
+    calibration: Scalar  # to take off the scores of seen classes
+    harmonic: Array  # [G] on classes held out, for each of CALIBRATIONS
+
+
+def eszsl(kernel: bool = False) -> Form:
+    """ESZSL: Romera-Paredes and Torr 2015, "An embarrassingly simple approach to ZSL".
+
+    The minimum over P [B, A] of its squared loss with its regulariser (section 3.1),
+
+        ||X P S^T - Y||^2 + g ||P S^T||^2 + l ||X P||^2 + g l ||P||^2
+        P = (X^T X + g I)^-1 X^T Y S (S^T S + l I)^-1
+
+    with Y = 1 for the label and -1 for other classes, and S [Z, A] the classes' embeddings. With a
+    kernel P = Phi^T a is in its space of features Phi, and
+
+        a = (K + g I)^-1 Y S (S^T S + l I)^-1.
+
+    The strengths are g and l over the mean of the diagonals of X^T X (or K) and S^T S. Scores are
+    X P S^T, with a kernel k(X', X) a S^T.
+    """
+
+    def begin(of: Examples, embeddings: Array, among: Array, strength: Scalar):
+        w = (of.weights * among[of.labels])[:, None]
+        s = embeddings * among[:, None]
+        y = (2.0 * jax.nn.one_hot(of.labels, len(embeddings)) - 1.0) * w
+        x = of.inputs * w
+        left, right = (x * w.T, y @ s) if kernel else (x.T @ x, x.T @ (y @ s))
+        count = w.sum() if kernel else len(left)  # examples that are left out have rows of zeros
+        ridge = strength * jnp.trace(left) / count
+        half = cho_solve(cho_factor(left + ridge * jnp.eye(len(left))), right)
+        return half, s.T @ s
+
+    def finish(carry, strength: Scalar):
+        half, square = carry
+        ridge = strength * jnp.trace(square) / len(square)
+        return cho_solve(cho_factor(square + ridge * jnp.eye(len(square))), half.T).T
+
+    return Form(begin, finish, 'dot')
+
+
+def sae() -> Form:
+    """SAE: Kodirov, Xiang and Gong 2017, "Semantic autoencoder", arXiv:1704.08345.
+
+    The minimum over P [B, A] of ||X - S_n P^T||^2 + l ||X P - S_n||^2, with S_n [N, A] the
+    embeddings of the examples' classes, is where (a Sylvester equation in W = P^T)
+
+        S_n^T S_n W + W l X^T X = (1 + l) S_n^T X
+
+    With S_n^T S_n = U diag(a) U^T and X^T X = V diag(b) V^T it is W = U M V^T,
+    M_ij = (1 + l) (U^T S_n^T X V)_ij / (a_i + l b_j). The first strength is not used, the second is
+    l over trace(S_n^T S_n) / trace(X^T X).
+    """
+
+    def begin(of: Examples, embeddings: Array, among: Array, strength: Scalar):
+        del strength
+        w = (of.weights * among[of.labels])[:, None]
+        x, s = of.inputs * w, embeddings[of.labels] * w
+        (a, u), (b, v) = jnp.linalg.eigh(s.T @ s), jnp.linalg.eigh(x.T @ x)
+        return jnp.maximum(a, 0.0), u, jnp.maximum(b, 0.0), v, u.T @ (s.T @ x) @ v
+
+    def finish(carry, strength: Scalar):
+        a, u, b, v, mixed = carry
+        weight = strength * a.sum() / b.sum()
+        sums = a[:, None] + weight * b
+        seen = sums > LEAST * sums.max()
+        middle = jnp.where(seen, (1.0 + weight) * mixed / jnp.where(seen, sums, 1.0), 0.0)
+        return (u @ middle @ v.T).T
+
+    return Form(begin, finish, 'cosine')
+
+
+def class_folds(key: Key, seen: Array, count: int, share: float) -> Array:
+    """Random splits of the seen classes: those held out, [count, C] bool.
+
+    Each holds out `share` of them, rounded, and at least two, of which to tell one.
+    """
+    total = seen.sum()
+    most = jnp.clip(jnp.round(share * total), 2, total - 1)
+
+    def one(key):
+        order = jnp.argsort(jax.random.uniform(key, seen.shape) + jnp.where(seen, 0.0, 2.0))
+        return jnp.argsort(order) < most
+
+    return jax.vmap(one)(jax.random.split(key, count))
+
+
+def per_class(scores: Array, labels: Array, weights: Array, among: Array) -> Scalar:
+    """Mean over classes of the accuracy within each; of classes with any weight.
+
+    Args:
+      scores: [N, C].
+      labels: [N].
+      weights: [N].
+      among: [C] bool; the answer is one of these.
+    """
+    answer = jnp.argmax(jnp.where(among, scores, -jnp.inf), axis=1)
+    of_class = jax.nn.one_hot(labels, scores.shape[1]) * weights[:, None]
+    right, all_of = (answer == labels) @ of_class, of_class.sum(axis=0)
+    return jnp.sum(right / jnp.maximum(all_of, 1.0)) / jnp.maximum((all_of > 0).sum(), 1)
+
+
+def harmonic_mean(a: Array, b: Array) -> Array:
+    """2 a b / (a + b), and 0 where both are."""
+    return 2.0 * a * b / jnp.maximum(a + b, 1e-12)
+
+
+def spread(scores: Array, among: Array, weights: Array) -> Scalar:
+    """The mean over examples of the standard deviation of their scores over some classes."""
+    each = jnp.std(scores, axis=1, where=among)
+    return each @ weights / weights.sum()
+
+
+def choose(
+    form: Form,
+    firsts: Array,
+    seconds: Array,
+    of: Examples,
+    embeddings: Array,
+    seen: Array,
+    key: Key,
+    *,
+    folds: int,
+    share: float,
+) -> Choice:
+    """Strengths and calibration by splits of the seen classes; then the projection with all.
+
+    In each split, classes are held out, and a fifth of the examples of the others. The strengths
+    are those of the best mean accuracy on held-out classes among themselves; of equally good ones
+    the largest. The calibration (of stacking: Chao et al. 2016, arXiv:1605.04253) is the one of the
+    best mean over splits of the harmonic mean of the accuracies on held-out classes and examples,
+    the answer being one of all classes; it goes by the scores' `spread`.
+
+    Args:
+      form: the closed form.
+      firsts: [R1] strengths of its first step, ascending.
+      seconds: [R2], of its second step.
+      of: N examples.
+      embeddings: [C, A].
+      seen: [C] bool.
+      key: of the splits.
+      folds: how many splits.
+      share: of the seen classes that a split holds out.
+    """
+    keys = jax.random.split(key)
+    held = class_folds(keys[0], seen, folds, share)
+    kept = jax.random.uniform(keys[1], (folds, len(of.labels))) >= 0.2
+    scored = lambda p: compatibility(of.inputs @ p, embeddings, form.similarity)
+
+    def part(split):
+        out, keep = split
+        fitted = of._replace(weights=of.weights * keep * ~out[of.labels])
+        return fitted, seen & ~out
+
+    def curve(split):
+        fitted, among = part(split)
+        unseen = of.weights * split[0][of.labels]
+
+        def first(strength):
+            carry = form.begin(fitted, embeddings, among, strength)
+            finish = lambda second: scored(form.finish(carry, second))
+            score = lambda second: per_class(finish(second), of.labels, unseen, split[0])
+            return jax.lax.map(score, seconds)
+
+        return jax.lax.map(first, firsts)
+
+    def calibrated(strengths, split):
+        fitted, among = part(split)
+        carry = form.begin(fitted, embeddings, among, strengths[0])
+        scores = scored(form.finish(carry, strengths[1]))
+        unit = spread(scores, seen, of.weights)
+        left = of.weights * ~split[1] * among[of.labels]
+        unseen = of.weights * split[0][of.labels]
+
+        def one(calibration):
+            moved = scores - calibration * unit * among
+            answers = (per_class(moved, of.labels, w, seen) for w in (left, unseen))
+            return harmonic_mean(*answers)
+
+        return jax.lax.map(one, jnp.asarray(CALIBRATIONS))
+
+    accuracy = jax.lax.map(curve, (held, kept)).mean(axis=0)
+    last = accuracy.size - 1 - jnp.argmax(accuracy.ravel()[::-1])
+    strengths = jnp.stack([firsts[last // len(seconds)], seconds[last % len(seconds)]])
+    harmonic = jax.lax.map(partial(calibrated, strengths), (held, kept)).mean(axis=0)
+    projection = form.finish(form.begin(of, embeddings, seen, strengths[0]), strengths[1])
+    unit = spread(scored(projection), seen, of.weights)
+    calibration = jnp.asarray(CALIBRATIONS)[jnp.argmax(harmonic)] * unit
+    return Choice(projection, strengths, accuracy, calibration, harmonic)
