@@ -16,7 +16,7 @@ classes are like, one or more of tljax.data.semantics.KINDS joined by '+'.
 Published with ResNet-101 features (xian:FOLDER), AwA2/CUB/SUN/aPY: DeViSE 59.7/52.0/56.5/39.8, ALE
 62.5/54.9/58.1/39.7, SJE 61.9/53.9/53.7/32.9, ESZSL 58.6/53.9/54.5/38.3, SAE 54.1/33.3/40.3/8.3.
 
-Expected: digits from pixels (chance 33), mean accuracy per class ± standard deviation of five seeds:
+Expected: digits from pixels (chance 33), accuracy per class ± standard deviation of five seeds:
 DeViSE 52.0 ± 5.9, DAP 51.2 ± 1.6, ALE 49.4 ± 6.6, SJE 43.7 ± 9.2, ESZSL 42.5 ± 1.0, projection 39.2
 ± 4.1, SAE 36.1 ± 10.0, DEM 36.1 ± 4.7, ConSE 33.3 ± 0.0. It hangs on which digits are never seen:
 over six triples ESZSL reached 12 to 44.
