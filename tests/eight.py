@@ -73,8 +73,10 @@ def evaluate(devices, count):
     method, of = toys.classifier(), toys.members(0, 1)
     values = toys.drawn(method, of)
     held = {'test': toys.stream('test', toys.source(count), members=2)}
+    c = config.default()
+    c.block = 32
     prepared = SimpleNamespace(
-        config=SimpleNamespace(block=32),
+        config=c,
         options=SimpleNamespace(mesh=sharding.mesh(devices), lifting='vmap'),
         spec=toys.SPEC,
         members=of,
