@@ -53,7 +53,7 @@ def keep(directory: Path) -> Path:
     if 'comparison' in kept:
         looks = canvas.styles(kept['arms'], kept['baseline'])
         rows, metric = kept['comparison'], kept['metric']
-        counted = any(AXIS in row for row in rows)
+        counted = len({row.get(AXIS) for row in rows}) > 1
         figure = (
             figures.scores(rows, AXIS, looks, metric)
             if counted
