@@ -89,20 +89,7 @@ def test_the_model_goes_down_its_loss_and_up_the_discriminators(name):
 
 def test_adda_adapts_a_copy_and_leaves_the_source(tmp_path):
     prepared = prepared_for('adda', (0,), steps=6)
-    seen = {}
-
-    def watch(params, mutable, phase):
-        seen[phase.name] = jax.tree.map(np.asarray, params)
-        return toys.probe(params, mutable, phase)
-
-    toys.fit(
-        tmp_path,
-        prepared.method,
-        prepared.streams,
-        prepared.members,
-        values=prepared.values,
-        evaluate=watch,
-    )
+    seen = toys.by_phase(tmp_path, prepared)
     source, adapted = seen['source'], seen['adapt']
     for role in ('encoder', 'head'):
         jax.tree.map(np.testing.assert_array_equal, source[role], adapted[role])

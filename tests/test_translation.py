@@ -135,20 +135,7 @@ def prepared():
 
 
 def test_the_classifier_is_fixed_while_generators_and_discriminators_move(prepared, tmp_path):
-    seen = {}
-
-    def watch(params, mutable, phase):
-        seen[phase.name] = jax.tree.map(np.asarray, params)
-        return toys.probe(params, mutable, phase)
-
-    toys.fit(
-        tmp_path,
-        prepared.method,
-        prepared.streams,
-        prepared.members,
-        values=prepared.values,
-        evaluate=watch,
-    )
+    seen = toys.by_phase(tmp_path, prepared)
     before, after = seen['source'], seen['translation']
     for role in before:
         same = [

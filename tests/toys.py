@@ -211,6 +211,19 @@ def fit(
     return Ran(fitted, lines, saved(directory), steps)
 
 
+def by_phase(directory: Path, ready) -> dict:
+    """Phase -> the parameters at its last evaluation, of a prepared run that is fitted here."""
+    seen = {}
+
+    def watch(params, mutable, phase):
+        seen[phase.name] = jax.tree.map(np.asarray, params)
+        return probe(params, mutable, phase)
+
+    run = (ready.method, ready.streams, ready.members)
+    fit(directory, *run, values=ready.values, evaluate=watch)
+    return seen
+
+
 def fit_config(directory: Path, config):
     """What a config prepares and what comes of it, evaluated by `probe` only."""
     ready = prepare(config)

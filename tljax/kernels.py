@@ -115,12 +115,12 @@ def compatibility(found: Array, wanted: Array, similarity: str) -> Array:
     if similarity == 'squared':
         return -squared_distances(found, wanted)
     if similarity == 'cosine':
-        found, wanted = unit(found), unit(wanted)
+        found, wanted = unit_length(found), unit_length(wanted)
     elif similarity != 'dot':
         raise unknown('similarity', similarity, SIMILARITIES)
     return found @ wanted.T
 
 
-def unit(x: Array) -> Array:
+def unit_length(x: Array) -> Array:
     """Rows of length 1; a row of zeros stays, with finite gradients."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))

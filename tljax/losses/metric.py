@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from tljax.kernels import unit_length
 from tljax.types import Array, Scalar
 
 
@@ -170,11 +171,6 @@ def matching_logits(support: Array, query: Array, scale: float = 10.0) -> Array:
     cosines = jnp.matmul(unit_length(query), others.T, precision='highest')
     attention = jax.nn.log_softmax(scale * cosines)
     return jax.nn.logsumexp(attention.reshape(-1, way, shot), axis=-1)
-
-
-def unit_length(x: Array) -> Array:
-    """x / ||x||, along the last axis; 0 stays 0."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-12))
 
 
 def _relations(label: Array) -> tuple[Array, Array]:

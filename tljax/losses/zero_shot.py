@@ -9,7 +9,7 @@ bool the classes that take part: those seen. With the margin m, an example's vio
 import jax
 import jax.numpy as jnp
 
-from tljax.kernels import unit
+from tljax.kernels import unit_length
 from tljax.types import Array, Scalar
 
 
@@ -49,7 +49,7 @@ def squared_error(found: Array, wanted: Array) -> Scalar:
 
 def cosine_distance(found: Array, wanted: Array) -> Scalar:
     """Mean over examples of 1 - <x_n, s_n> / (||x_n|| ||s_n||), of [N, K] and [N, K]."""
-    return 1.0 - jnp.sum(unit(found) * unit(wanted), axis=1).mean()
+    return 1.0 - jnp.sum(unit_length(found) * unit_length(wanted), axis=1).mean()
 
 
 def attribute_cross_entropy(logits: Array, attributes: Array) -> Scalar:

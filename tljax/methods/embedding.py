@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from tljax.data import episodes
 from tljax.data.streams import unit
+from tljax.kernels import unit_length
 from tljax.losses import metric
 from tljax.losses.classification import accuracy
 from tljax.methods.adaptation import beyond
@@ -37,7 +38,7 @@ def matching(config, spec: Spec, optimizer, *, scale: float = 10.0) -> Method:
       scale: of the cosines; see `losses.metric.matching_logits`.
     """
     logits = lambda support, query: metric.matching_logits(support, query, scale)
-    return _episodic(config, spec, optimizer, logits, metric.unit_length)
+    return _episodic(config, spec, optimizer, logits, unit_length)
 
 
 def siamese(config, spec: Spec, optimizer) -> Method:
@@ -69,7 +70,7 @@ def siamese_contrastive(config, spec: Spec, optimizer, *, margin: float = 1.0) -
     pairs = _drawn(config, episodes.Pairs).pairs
 
     def loss(features, label, params):
-        x, y = jnp.split(metric.unit_length(features), [pairs])
+        x, y = jnp.split(unit_length(features), [pairs])
         same = label[:pairs] == label[pairs:]
         return metric.contrastive(x, y, same, margin), {}
 
@@ -87,7 +88,7 @@ def triplet(config, spec: Spec, optimizer, *, margin: float = 0.2, mining: str =
         raise ValueError(f"options.mining={mining!r}: there are 'hard' and 'semi'")
 
     def loss(features, label, params):
-        return metric.triplet(metric.unit_length(features), label, margin, mining), {}
+        return metric.triplet(unit_length(features), label, margin, mining), {}
 
     _drawn(config, episodes.Episode, episodes.Pairs)
     return _built(config, spec, optimizer, loss, _unit)
@@ -125,7 +126,7 @@ def supervised_contrastive(config, spec: Spec, optimizer, *, temperature: float 
 
 
 def _unit(features: Array, params) -> Array:
-    return metric.unit_length(features)
+    return unit_length(features)
 
 
 def _episodic(config, spec, optimizer, logits: Callable, shown: Callable) -> Method:

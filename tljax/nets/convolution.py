@@ -131,10 +131,24 @@ class Geometry(NamedTuple):
         down, right = (s - k + 1 for s, k in zip(padded.shape[1:3], self.kernel, strict=True))
         return padded[:, i : i + down : self.strides[0], j : j + right : self.strides[1]]
 
+    def views(self, padded: Array) -> list[Array]:
+        """What each of the kernel's elements sees, row by row."""
+        return [self.seen(padded, *at) for at in itertools.product(*map(range, self.kernel))]
+
     def patches(self, x: Array) -> Array:
         """[N, h, w, kh * kw * C]."""
-        padded, taps = self.padded(x), itertools.product(*map(range, self.kernel))
-        return jnp.concatenate([self.seen(padded, i, j) for i, j in taps], -1)
+        return jnp.concatenate(self.views(self.padded(x)), -1)
+
+    def back(self, out: tuple[int, int]) -> 'Geometry':
+        """Of the image's gradient, as a convolution with the kernel turned by 180 degrees.
+
+        It goes over the gradient of the output, whose sides are `out`, spread out by the strides.
+        """
+        pads, spread = [], []
+        for side, k, stride, (low, _), n in zip(*self[:4], out, strict=True):
+            spread.append(stride * (n - 1) + 1)
+            pads.append((k - 1 - low, side + low - spread[-1]))
+        return self._replace(image=tuple(spread), strides=(1, 1), pads=tuple(pads))
 
 
 def _forward(geometry, x, kernel):
@@ -177,12 +191,7 @@ def _image_gradient(geometry, y, kernel):
 
 def _turned(geometry, y, kernel):
     """The image's gradient as the convolution with the kernel turned by 180 degrees; stride 1."""
-    pads = []
-    for side, k, (low, _), out in zip(*geometry[:2], geometry.pads, y.shape[1:3], strict=True):
-        before = k - 1 - low
-        pads.append((before, side + k - 1 - before - out))
-    back = geometry._replace(image=y.shape[1:3], pads=tuple(pads))
-    return back.native(y, lax.rev(kernel, (0, 1)).swapaxes(2, 3))
+    return geometry.back(y.shape[1:3]).native(y, lax.rev(kernel, (0, 1)).swapaxes(2, 3))
 
 
 def _scattered(geometry, y, kernel):

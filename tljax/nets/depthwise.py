@@ -5,7 +5,6 @@ positions is one pass over all channels: 15 to 30 times faster forward, and 10 t
 gradients, at 3 to 48 pixels and 32 to 960 channels.
 """
 
-import itertools
 from functools import partial
 
 import jax
@@ -15,8 +14,8 @@ from jax import Array, lax
 
 def _views(geometry, x: Array) -> list[Array]:
     """The padded image as each position of the kernel sees it: [N, h, w, C]."""
-    padded = geometry.padded(x).astype(jnp.promote_types(x.dtype, jnp.float32))
-    return [geometry.seen(padded, *at) for at in itertools.product(*map(range, geometry.kernel))]
+    # Half precision is summed in single, as a matrix product would.
+    return geometry.views(geometry.padded(x).astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -35,14 +34,9 @@ def depthwise(geometry, x: Array, kernel: Array) -> Array:
 
 def _image_gradient(geometry, y: Array, kernel: Array) -> Array:
     """The same sum, over the spread-out gradient and the kernel turned round."""
-    pads = []
-    for side, k, stride, (low, _), out in zip(*geometry[:4], y.shape[1:3], strict=True):
-        before = k - 1 - low
-        pads.append((before, side + k - 1 - before - (stride * (out - 1) + 1)))
     inside = ((0, 0, 0), *((0, 0, stride - 1) for stride in geometry.strides), (0, 0, 0))
     spread = lax.pad(y, jnp.zeros((), y.dtype), inside)
-    back = geometry._replace(image=spread.shape[1:3], strides=(1, 1), pads=tuple(pads))
-    return depthwise(back, spread, lax.rev(kernel, (0, 1)))
+    return depthwise(geometry.back(y.shape[1:3]), spread, lax.rev(kernel, (0, 1)))
 
 
 def _kernel_gradient(geometry, x: Array, y: Array, kernel: Array) -> Array:
