@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tljax.data import augment
 
@@ -19,6 +20,10 @@ def dot(height, width, y, x, count=64):
 
 def run(spec, images, key=KEY):
     return np.asarray(jax.jit(augment.build(spec))(key, images))
+
+
+def turn(image, angle):
+    return augment._warp(image, augment._turns(jnp.array([angle]))[0], jnp.zeros(2))
 
 
 def test_flip_twice_is_nothing():
@@ -58,20 +63,20 @@ def test_crop_mirrors_the_border_when_asked():
 
 
 def test_rotation_by_hand():
-    corner = np.asarray(augment._turn(dot(5, 5, 0, 4, 1)[0], jnp.pi / 2))[..., 0]
+    corner = np.asarray(turn(dot(5, 5, 0, 4, 1)[0], np.pi / 2))[..., 0]
     expected = np.zeros((5, 5))
     expected[0, 0] = 1  # the upper right corner goes to the upper left: counter-clockwise
     np.testing.assert_allclose(corner, expected, atol=1e-5)
     image = noise(6, 8, 3)
-    np.testing.assert_allclose(augment._turn(image, 0.0), image, atol=1e-6)
+    np.testing.assert_allclose(turn(image, 0.0), image, atol=1e-6)
 
 
 def test_rotation_is_bilinear_and_black_outside():
-    ones = np.asarray(augment._turn(jnp.ones((9, 9, 1)), jnp.pi / 4))[..., 0]
+    ones = np.asarray(turn(jnp.ones((9, 9, 1)), np.pi / 4))[..., 0]
     assert ones[0, 0] == 0
     np.testing.assert_allclose(ones[3:6, 3:6], 1, atol=1e-5)
     ramp = jnp.broadcast_to(jnp.arange(9.0)[None, :, None], (9, 9, 1))
-    turned = np.asarray(augment._turn(ramp, jnp.deg2rad(20)))[..., 0]
+    turned = np.asarray(turn(ramp, np.deg2rad(20)))[..., 0]
     # On a linear image, bilinear interpolation is exact.
     assert turned[4, 6] == pytest.approx(4 + 2 * np.cos(np.deg2rad(20)), abs=1e-4)
     assert turned[6, 4] == pytest.approx(4 - 2 * np.sin(np.deg2rad(20)), abs=1e-4)
@@ -83,6 +88,33 @@ def test_rotation_stays_within_its_degrees():
     assert abs(y - 10).max() < 10 * np.sin(np.deg2rad(10)) + 0.3
     assert y.min() < 8.8
     assert y.max() > 11.2
+
+
+def test_affine_against_scipy():
+    """All seven numbers, from the operation's own draws, by SciPy's interpolation."""
+    images = noise(20, 13, 11, 1)
+    out = run('affine:30,0.2,0.1,2', images)
+    draw = np.asarray(augment._draw(jax.random.fold_in(KEY, 0), images, 14))
+    value = (2 * draw[:, :7] - 1) * [np.deg2rad(30), 0.2, 0.2, 0.1, 0.1, 2, 2] * (draw[:, 7:] < 0.5)
+    middle = np.array([6.0, 5.0])
+    for image, shown, (angle, of_y, of_x, height, width, *shift) in zip(
+        np.asarray(images), out, value, strict=True
+    ):
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        forth = turn @ [[1, of_y], [of_x, 1]] @ np.diag([1 + height, 1 + width])
+        back = np.linalg.inv(forth)
+        offset = middle - back @ (middle + shift)
+        padded = np.pad(image[..., 0], 20)
+        there = ndimage.affine_transform(
+            padded, back, 20 - back @ [20, 20] + offset, order=1, output_shape=padded.shape
+        )
+        np.testing.assert_allclose(shown[..., 0], there[20:-20, 20:-20], atol=2e-5)
+
+
+def test_affine_moves_half_of_the_time():
+    images = noise(1, 9, 9, 1).repeat(400, 0)
+    same = (run('affine:0,0,0,2', images) == np.asarray(images)).all((1, 2, 3))
+    assert 0.2 < same.mean() < 0.3, 'both shifts stay away in a quarter of all images'
 
 
 def test_brightness_contrast_and_saturation_alone():
@@ -167,7 +199,7 @@ def test_nothing_declared_is_nothing_done():
     ('spec', 'message'),
     [
         ('flop', "no augmentation 'flop'; did you mean 'flip'"),
-        ('mixup', "no augmentation 'mixup'; there is: flip, shift, crop, rotate, color, erase"),
+        ('mixup', "no augmentation 'mixup'; there is: flip, shift, crop, rotate, affine, color, erase"),
         ('flip:2', r'flip: probability must be in \[0, 1\], not 2.0'),
         ('shift:1.5', 'expected a whole number of pixels, not 1.5'),
         ('shift:-1', 'expected a whole number of pixels'),

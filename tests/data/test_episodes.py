@@ -15,12 +15,12 @@ from tljax.train import key_at
 SIZES = (7, 3, 6, 1, 9, 6)  # examples of each class
 
 
-def stream(draw, members=1, sizes=SIZES):
+def stream(draw, members=1, sizes=SIZES, names=None):
     """Rows in mixed order; each image's four corners are its row, for turns to be told."""
     labels = np.random.RandomState(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
     images = np.zeros((len(labels), 2, 2, 1), np.uint8)
     images[:, 0, 0, 0] = np.arange(len(labels)) + 1
-    names = tuple(map(str, range(len(sizes))))
+    names = names or tuple(map(str, range(len(sizes))))
     source = sources.Source('toy', names, labels.astype(np.int32), images.__getitem__, (2, 2, 1))
     order = np.tile(np.arange(len(labels)), (members, 1))
     count = np.full(members, len(labels), np.int32)
@@ -91,6 +91,41 @@ def test_turns_are_classes():
         plain = np.zeros((2, 2, 1), np.uint8)
         plain[0, 0] = index + 1
         np.testing.assert_array_equal(image, np.rot90(plain, k))
+
+
+ALPHABETS = ('b/1', 'a/1', 'b/2', 'c/1', 'a/2', 'b/3')  # of SIZES; c has one class, b three
+
+
+def test_episodes_within_groups():
+    one = stream(episodes.parse('episode:2x1x1,within'), names=ALPHABETS)
+    seen = []
+    for step in range(60):
+        batch = drawn(one, 2, step)
+        label = batch['label']
+        assert label[0] != label[1]
+        assert ALPHABETS[label[0]][0] == ALPHABETS[label[1]][0]
+        np.testing.assert_array_equal(one.source.labels[batch['index']], label)
+        assert batch['index'][0] != batch['index'][2]
+        seen.extend(ALPHABETS[c] for c in label[:2])
+    assert set(seen) == {'a/1', 'a/2', 'b/1', 'b/2', 'b/3'}
+    assert 0.3 < np.mean([name[0] == 'a' for name in seen]) < 0.7, 'groups are drawn evenly'
+
+
+def test_pairs_within_groups_that_are_turned():
+    one = stream(episodes.parse('pairs:40,within,rotated'), names=ALPHABETS)
+    batch = drawn(one, 0, 1)
+    label, turn = batch['label'] % 6, batch['label'] // 6
+    np.testing.assert_array_equal(turn[:40], turn[40:])
+    assert set(turn) == {0, 1, 2, 3}
+    np.testing.assert_array_equal(label[:40] == label[40:], np.arange(40) % 2 == 0)
+    groups = np.array([ALPHABETS[c][0] for c in label])
+    np.testing.assert_array_equal(groups[:40], groups[40:])
+    assert set(groups) == {'a', 'b'}
+
+
+def test_groups_too_small_are_refused():
+    with pytest.raises(ValueError, match=r'4 classes of one group .* only 3 of 6'):
+        stream(episodes.parse('episode:4x1x1,within'), names=ALPHABETS)
 
 
 @pytest.mark.parametrize('text', ['episode:1x1x1', 'episode:5x1', 'pairs', 'pairs:1', 'quads:3'])

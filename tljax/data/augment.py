@@ -24,6 +24,7 @@ def build(spec: str | Sequence[str]) -> Augment:
         'shift:2'                    by up to that many whole pixels, black moves in
         'crop:4' or 'crop:4,reflect' pads by that many pixels (black or mirrored), cuts at random
         'rotate:15'                  by up to that many degrees, bilinear, black moves in
+        'affine:10,0.3,0.2,2'        turn (degrees), shear, scale (shares) and shift (pixels)
         'color:0.2,0.2,0.2'          brightness, contrast and saturation by up to these shares
         'erase:0.25'                 one random rectangle with that probability
 
@@ -85,7 +86,34 @@ def rotate(degrees: float) -> Augment:
 
     def augment(key, images):
         angle = (2 * _draw(key, images, 1)[:, 0] - 1) * jnp.deg2rad(degrees)
-        return jax.vmap(_turn)(images, angle)
+        return jax.vmap(_warp)(images, _turns(angle), jnp.zeros((len(angle), 2)))
+
+    return augment
+
+
+def affine(degrees: float, shear: float = 0.0, scale: float = 0.0, pixels: float = 0.0) -> Augment:
+    """Scales, shears, turns, then shifts, each of the seven numbers with probability 1/2.
+
+    Koch et al. 2015, section 3.3: angle in [-degrees, degrees], shear of y by x and of x by y in
+    [-shear, shear], scale of y and of x in [1 - scale, 1 + scale], shift of both in [-pixels,
+    pixels]; bilinear around the centre, black moves in.
+    """
+    _within('affine', 'degrees', degrees, 180)
+    _within('affine', 'shear', shear, 0.9)  # at 1, a square can become a line
+    _within('affine', 'scale', scale, 0.9)
+    _within('affine', 'pixels', pixels, float('inf'))
+    most = jnp.array([jnp.deg2rad(degrees), shear, shear, scale, scale, pixels, pixels])
+
+    def augment(key, images):
+        draw = _draw(key, images, 14)
+        value = (2 * draw[:, :7] - 1) * most * (draw[:, 7:] < 0.5)
+        angle, of_y, of_x, height, width, *shifts = value.T
+        # The way back, from a pixel of the result to the place that it shows.
+        stretch = jnp.stack([1 / (1 + height), 1 / (1 + width)], -1)[:, :, None]
+        one = jnp.ones_like(of_y)
+        unsheared = _square(one, -of_y, -of_x, one) / (1 - of_y * of_x)[:, None, None]
+        back = stretch * jnp.matmul(unsheared, _turns(angle), precision='highest')
+        return jax.vmap(_warp)(images, back, jnp.stack(shifts, -1))
 
     return augment
 
@@ -150,6 +178,7 @@ OPERATIONS = {
     'shift': shift,
     'crop': crop,
     'rotate': rotate,
+    'affine': affine,
     'color': color,
     'erase': erase,
 }
@@ -214,13 +243,25 @@ def _cut(image: Array, corner: Array, shape: tuple[int, int, int]) -> Array:
     return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), shape)
 
 
-def _turn(image: Array, angle: Array) -> Array:
-    """Bilinear rotation of [H, W, C] by `angle` (radians, counter-clockwise as seen)."""
+def _square(a: Array, b: Array, c: Array, d: Array) -> Array:
+    """Matrices [[a, b], [c, d]]: four times [N] -> [N, 2, 2]."""
+    return jnp.stack([jnp.stack([a, b], -1), jnp.stack([c, d], -1)], -2)
+
+
+def _turns(angle: Array) -> Array:
+    """Where a pixel of a turned image comes from, (y, x) each: radians [N] -> [N, 2, 2]."""
+    cos, sin = jnp.cos(angle), jnp.sin(angle)  # counter-clockwise as seen, with y downwards
+    return _square(cos, sin, -sin, cos)
+
+
+def _warp(image: Array, back: Array, shift: Array) -> Array:
+    """[H, W, C] as seen through p -> back (p - shift), p = (y, x) from the centre; bilinear."""
     height, width, channels = image.shape
-    y = (jnp.arange(height) - (height - 1) / 2)[:, None]
-    x = jnp.arange(width) - (width - 1) / 2
-    row = jnp.cos(angle) * y + jnp.sin(angle) * x + (height - 1) / 2
-    column = jnp.cos(angle) * x - jnp.sin(angle) * y + (width - 1) / 2
+    middle = jnp.array([(height - 1) / 2, (width - 1) / 2])
+    y = (jnp.arange(height) - middle[0] - shift[0])[:, None]
+    x = jnp.arange(width) - middle[1] - shift[1]
+    row = back[0, 0] * y + back[0, 1] * x + middle[0]
+    column = back[1, 0] * y + back[1, 1] * x + middle[1]
     flat = jnp.pad(image, ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)  # black outside
 
     def corner(i, turned):

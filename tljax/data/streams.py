@@ -105,7 +105,8 @@ def split_members(streams: Mapping[str, Stream]) -> tuple[PyTree, PyTree]:
 
 def _listed(stream: Stream) -> tuple:
     where = f'stream {stream.name!r} ({stream.source.name})'
-    return stream.source.labels, stream.order, stream.count, where
+    groups = episodes.groups_of(stream.source.classes)
+    return stream.source.labels, stream.order, stream.count, groups, where
 
 
 def _structured(stream: Stream, mine: PyTree, shared: PyTree, seed, step, constrain) -> dict:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tljax.data.episodes import groups_of
 from tljax.data.sources import Source
 from tljax.evaluation import few_shot, verification
 
@@ -62,8 +63,7 @@ def _trials(protocol: str, source: Source):
         return verification.pairs(source.labels, *numbers, SEED)
     groups = None
     if kind == 'within':
-        names = [name.rpartition('/')[0] for name in source.classes]
-        groups = np.unique(names, return_inverse=True)[1]
+        groups = groups_of(source.classes)
     return few_shot.drawn(source.labels, *numbers, SEED, groups)
 
 

@@ -42,16 +42,22 @@ def contrastive(x: Array, y: Array, same: Array, margin: float = 1.0) -> Scalar:
 
 
 def pair_cross_entropy(logits: Array, same: Array) -> Scalar:
-    """Mean of -s log p - (1 - s) log(1 - p), p = sigmoid(logit).
+    """-s log p - (1 - s) log(1 - p), p = sigmoid(logit), `balanced` over both kinds of pairs.
 
-    Koch et al. 2015, "Siamese neural networks for one-shot image recognition", section 3.2, without
-    the penalty of weights, which is the optimizer's; the logit is that of `weighted_l1`.
+    Koch et al. 2015, "Siamese neural networks for one-shot image recognition", section 3.2, where
+    half of the pairs are of one class, without the penalty of weights, which is the optimizer's;
+    the logit is that of `weighted_l1`.
 
     Args:
       logits: [N].
       same: s, [N] bool.
     """
-    return optax.sigmoid_binary_cross_entropy(logits, same.astype(logits.dtype)).mean()
+    return balanced(optax.sigmoid_binary_cross_entropy(logits, same.astype(logits.dtype)), same)
+
+
+def balanced(values: Array, same: Array) -> Scalar:
+    """Half of the mean over pairs of one class and half of that over the others: [N], [N] bool."""
+    return 0.5 * (_mean(values, same) + _mean(values, ~same))
 
 
 def weighted_l1(x: Array, y: Array, weights: Array, bias: Array) -> Array:

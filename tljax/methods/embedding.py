@@ -1,10 +1,11 @@
 """Embeddings in which classes that were never seen lie apart: one-shot recognition.
 
 One player trains the encoder on structured batches of the stream 'source': 'pairs:N' (siamese,
-siamese_contrastive, infonce, triplet, supervised_contrastive) or 'episode:WAYxSHOTxQUERY'
-(prototypical, matching, triplet, supervised_contrastive). A last phase, without steps, then makes
-the head the nearest mean of the training classes. All are `build(config, spec, optimizer)`; their
-'features' are compared by Euclidean distance, those of siamese by the sum of absolute differences.
+siamese_contrastive, triplet, supervised_contrastive) or 'episode:WAYxSHOTxQUERY' (prototypical,
+matching, infonce, siamese, triplet, supervised_contrastive). A last phase, without steps, then
+makes the head the nearest mean of the training classes. All are `build(config, spec, optimizer)`;
+their 'features' are compared by Euclidean distance, those of siamese by the sum of absolute
+differences.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,15 +47,20 @@ def siamese(config, spec: Spec, optimizer) -> Method:
 
     a_d = softplus(w_d) is never negative, where the paper leaves the sign free: so the logit falls
     with a distance, and a threshold on the one is a threshold on the other. 'features' are a * x.
+    With episodes in place of pairs every query makes a pair with every support, and pairs of one
+    class count as much together as all others.
     """
-    pairs = _drawn(config, episodes.Pairs).pairs
+    draw = _drawn(config, episodes.Pairs, episodes.Episode)
+    first = draw.pairs if isinstance(draw, episodes.Pairs) else draw.way * draw.shot
 
     def loss(features, label, params):
-        same = label[:pairs] == label[pairs:]
+        x, y, same = features[:first], features[first:], label[:first] == label[first:]
+        if isinstance(draw, episodes.Episode):
+            x, y, same = x[None], y[:, None], label[None, :first] == label[first:, None]
         own = params[SIMILARITY]
         weights = -jax.nn.softplus(own['weights'])
-        logits = metric.weighted_l1(features[:pairs], features[pairs:], weights, own['bias'])
-        right = jnp.mean((logits > 0) == same)
+        logits = metric.weighted_l1(x, y, weights, own['bias'])
+        right = metric.balanced((logits > 0) == same, same)
         return metric.pair_cross_entropy(logits, same), {'accuracy': right}
 
     scaled = lambda x, params: jax.nn.softplus(params[SIMILARITY]['weights']) * x
