@@ -199,7 +199,10 @@ def test_nothing_declared_is_nothing_done():
     ('spec', 'message'),
     [
         ('flop', "no augmentation 'flop'; did you mean 'flip'"),
-        ('mixup', "no augmentation 'mixup'; there is: flip, shift, crop, rotate, affine, color, erase"),
+        (
+            'mixup',
+            "no augmentation 'mixup'; there is: flip, shift, crop, rotate, affine, color, erase",
+        ),
         ('flip:2', r'flip: probability must be in \[0, 1\], not 2.0'),
         ('shift:1.5', 'expected a whole number of pixels, not 1.5'),
         ('shift:-1', 'expected a whole number of pixels'),

@@ -9,6 +9,7 @@ from PIL import Image
 
 from launch.prepare import prepare
 from tljax.data import sources
+from tljax.data.builders import files, omniglot
 
 R = np.random.RandomState(0)
 DRAWERS = 3
@@ -66,8 +67,46 @@ def test_splits_classes_and_pixels(raw, tmp_path):
     np.testing.assert_array_equal(load('runs').labels, [4, 2, 2, 4])
 
 
-def test_what_is_not_there_is_named(raw, tmp_path):
+def test_a_list_makes_the_split_between_alphabets(raw, tmp_path):
     folder, _ = raw
-    (folder / 'all_runs.zip').unlink()
-    with pytest.raises(RuntimeError, match=r'all_runs\.zip: there is no such file'):
-        prepare('omniglot_characters/28', str(tmp_path / 'tfds'), str(folder))
+    data = str(tmp_path / 'tfds')
+    lines = [
+        f'{name}/rot{turn}'
+        for name in ('Greek/character02', 'ULOG/character01')
+        for turn in ('000', '090')
+    ]
+    (folder / 'test.txt').write_text('\n'.join(lines))
+    prepare('omniglot_characters/28', data, str(folder))
+    load = lambda split: sources.load('tfds:omniglot_characters/28', split, data_dir=data)
+    assert set(load('test').labels) == {1, 2}
+    assert set(load('train').labels) == {0, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ('listed', 'message'),
+    [
+        ('Greek/character1', r"there is no character 'Greek/character1'; .* 'Greek/character01'"),
+        ('', 'names 0 of 1 characters'),
+        ('Greek/character01', 'names 1 of 1 characters'),
+    ],
+)
+def test_bad_lists_are_refused(listed, message, tmp_path):
+    (tmp_path / 'test.txt').write_text(listed)
+    with pytest.raises(ValueError, match=message):
+        omniglot.tested(['Greek/character01'], tmp_path)
+
+
+def test_what_is_not_there_is_downloaded_and_checked(raw, tmp_path):
+    """Up to the network: the download is another archive of the same images."""
+    folder, _ = raw
+
+    class Downloads:
+        manual_dir = str(tmp_path / 'empty')
+
+        def download(self, url):
+            assert url.startswith('https://raw.githubusercontent.com/brendenlake/omniglot/')
+            return str(folder / url.rpartition('/')[2])
+
+    assert files.fetch(Downloads(), omniglot.RUNS) == folder / 'all_runs.zip'
+    with pytest.raises(ValueError, match=r'images_background\.zip: has MD5 .* fetch it again'):
+        files.fetch(Downloads(), omniglot.SETS['background'], repacked=True)

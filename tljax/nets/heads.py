@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from tljax.nets.norm import Dropout
+from tljax.nets.norm import BatchNorm, Dropout
 
 
 class Linear(nn.Module):
@@ -36,18 +36,21 @@ class MLPHead(nn.Module):
       classes: width of the output.
       widths: of the hidden layers.
       dropout: rate after each hidden layer.
+      norm: batch normalisation of the hidden layers, in place of their biases.
     """
 
     classes: int
     widths: tuple[int, ...] = (500,)
     dropout: float = 0.0
+    norm: bool = False
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
         """features: [N, D] -> [N, classes]."""
         x = features
         for i, width in enumerate(self.widths, start=1):
-            x = nn.relu(nn.Dense(width, name=f'dense{i}')(x))
+            x = nn.Dense(width, use_bias=not self.norm, name=f'dense{i}')(x)
+            x = nn.relu(BatchNorm(name=f'norm{i}')(x) if self.norm else x)
             x = Dropout(self.dropout, name=f'dropout{i}')(x)
         return nn.Dense(self.classes, name='logits')(x)
 

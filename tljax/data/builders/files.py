@@ -18,7 +18,7 @@ class Remote(NamedTuple):
 
     url: str
     name: str  # what it is called in a manual_dir
-    md5: str
+    md5: str  # '': it is checked by what is in it
 
 
 def manual_dir(dl_manager) -> Path | None:
@@ -29,16 +29,24 @@ def manual_dir(dl_manager) -> Path | None:
         return None
 
 
-def fetch(dl_manager, remote: Remote) -> Path:
+def fetch(dl_manager, remote: Remote, repacked: bool = False) -> Path:
     """The file in the manual_dir, or else downloaded.
+
+    Args:
+      dl_manager: of TFDS.
+      remote: where it is.
+      repacked: whether the manual_dir's may be another archive of the same files.
 
     Raises:
       ValueError: its content is not what it should be.
     """
     folder = manual_dir(dl_manager)
     path = folder / remote.name if folder else None
-    if path is None or not path.is_file():
+    own = path is not None and path.is_file()
+    if not own:
         path = Path(dl_manager.download(remote.url))
+    if not remote.md5 or (own and repacked):
+        return path
     with open(path, 'rb') as file:
         found = hashlib.file_digest(file, 'md5').hexdigest()
     if found != remote.md5:

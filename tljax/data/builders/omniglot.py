@@ -15,18 +15,37 @@ from PIL import Image
 
 from tljax.data.builders import files
 
-RUNS = 'all_runs.zip'
+_PYTHON = 'https://raw.githubusercontent.com/brendenlake/omniglot/master/python/'
+SETS = {
+    'background': files.Remote(
+        f'{_PYTHON}images_background.zip',
+        'images_background.zip',
+        '68d2efa1b9178cc56df9314c21c6e718',
+    ),
+    'evaluation': files.Remote(
+        f'{_PYTHON}images_evaluation.zip',
+        'images_evaluation.zip',
+        '6b91aef0f799c5bb55b94e3f2daec811',
+    ),
+}
+# Every image of the runs is looked for among those of the alphabets.
+RUNS = files.Remote(f'{_PYTHON}one-shot-classification/all_runs.zip', 'all_runs.zip', '')
 TRAINING = 1200  # characters of the split between alphabets, of 1,623
+TEST = 'test.txt'  # in a manual_dir: the characters that are to be the split 'test'
 
 
 class OmniglotCharacters(tfds.core.GeneratorBasedBuilder):
     """Strokes white on black, at 105 pixels or made smaller; classes are 'Alphabet/character01'.
 
     Splits: 'background' (30 alphabets) and 'evaluation' (20); 'train' and 'test', 1,200 and the
-    other 423 characters of all alphabets together, a draw with a fixed seed as in Vinyals et al.
-    2016, arXiv:1606.04080, whose own is not published with the paper; and 'runs', the 20 official
-    runs of 20-way 1-shot classification: of each its 20 training images, class after class, then
-    its 20 test images. All keep this order.
+    other 423 characters of all alphabets together, a draw with a fixed seed; and 'runs', the 20
+    official runs of 20-way 1-shot classification: of each its 20 training images, class after
+    class, then its 20 test images. All keep this order.
+
+    Vinyals et al. 2016, arXiv:1606.04080, whose 1,200 and 423 these numbers are, did not publish
+    which characters they took. The lists that Snell et al. 2017 got from them are in their
+    repository, prototypical-networks: with its data/omniglot/splits/vinyals/test.txt in the
+    manual_dir, its characters are the split 'test'.
     """
 
     VERSION = tfds.core.Version('1.0.0')
@@ -34,7 +53,9 @@ class OmniglotCharacters(tfds.core.GeneratorBasedBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'images_background.zip, images_evaluation.zip and all_runs.zip of '
         'https://github.com/brendenlake/omniglot (python/ and python/one-shot-classification/), '
-        'with the paths images_background/ALPHABET/characterNN/NNNN_NN.png and run01/... in them'
+        'with the paths images_background/ALPHABET/characterNN/NNNN_NN.png and run01/... in them, '
+        'which are downloaded where they are not there; and, for another split between '
+        f'alphabets, {TEST} with a line such as Hebrew/character01 for each character to test on'
     )
 
     def _info(self):
@@ -55,23 +76,17 @@ class OmniglotCharacters(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        folder = files.manual_dir(dl_manager)
-        if folder is None:
-            raise ValueError('it needs a --manual_dir')
-        sets = {
-            name: list(characters(folder / f'images_{name}.zip'))
-            for name in ('background', 'evaluation')
-        }
+        fetch = lambda remote: files.fetch(dl_manager, remote, repacked=True)
+        sets = {name: list(characters(fetch(remote))) for name, remote in SETS.items()}
         every = sets['background'] + sets['evaluation']
         names = sorted({name for name, *_ in every})
         self.info.features['label'].names = names
-        order = np.random.RandomState(0).permutation(len(names))
-        training = {names[i] for i in order[: len(names) * TRAINING // 1623]}
+        test = tested(names, files.manual_dir(dl_manager))
         between = {
-            'train': [one for one in every if one[0] in training],
-            'test': [one for one in every if one[0] not in training],
+            'train': [one for one in every if one[0] not in test],
+            'test': [one for one in every if one[0] in test],
         }
-        made = {**sets, **between, 'runs': list(runs(folder / RUNS, sets['evaluation']))}
+        made = {**sets, **between, 'runs': list(runs(fetch(RUNS), sets['evaluation']))}
         return {split: self._generate_examples(rows) for split, rows in made.items()}
 
     def _generate_examples(self, rows):
@@ -88,14 +103,34 @@ class OmniglotCharacters(tfds.core.GeneratorBasedBuilder):
             )
 
 
+def tested(names: list[str], folder: Path | None) -> set[str]:
+    """The characters of the split 'test': those that a list in the folder names, or a draw.
+
+    Raises:
+      ValueError: the list names one that there is not, or none or all of them.
+    """
+    path = folder / TEST if folder else None
+    if path is None or not path.is_file():
+        order = np.random.RandomState(0).permutation(len(names))
+        return {names[i] for i in order[len(names) * TRAINING // 1623 :]}
+    listed = {'/'.join(line.split('/')[:2]) for line in path.read_text().split()}
+    if unknown := sorted(listed - set(names)):
+        raise ValueError(
+            f'{path}: there is no character {unknown[0]!r}; expected such as {names[0]!r}'
+        )
+    if not 0 < len(listed) < len(names):
+        raise ValueError(f'{path}: names {len(listed)} of {len(names)} characters; expected some')
+    return listed
+
+
 def characters(path: Path) -> Iterator[tuple[str, int, bytes]]:
     """Class, drawer (1 to 20) and encoded image of each file below an archive's alphabets.
 
     Raises:
-      ValueError: there is no such archive, or no image of a character in it.
+      ValueError: no image of a character is in it.
     """
     found = False
-    for name, read in _members(path):
+    for name, read in files.members(path):
         parts = PurePosixPath(name).parts
         if len(parts) >= 3 and name.endswith('.png'):
             found = True
@@ -113,7 +148,7 @@ def runs(path: Path, drawn: list[tuple[str, int, bytes]]) -> Iterator[tuple[str,
     """
     known = {_pixels(data): (name, drawer) for name, drawer, data in drawn}
     images, answers = {}, {}
-    for name, read in _members(path):
+    for name, read in files.members(path):
         if name.endswith('.png'):
             images[name] = read()
         elif name.endswith('class_labels.txt'):
@@ -141,9 +176,3 @@ def strokes(data: bytes, side: int) -> Image.Image:
 
 def _pixels(data: bytes) -> bytes:
     return hashlib.md5(np.asarray(Image.open(io.BytesIO(data)).convert('L')).tobytes()).digest()
-
-
-def _members(path: Path):
-    if not path.is_file():
-        raise ValueError(f'{path}: there is no such file')
-    return files.members(path)

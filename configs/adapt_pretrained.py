@@ -1,0 +1,56 @@
+"""Domain adaptation of the last layers of published weights, as for photos, paintings and sketches.
+
+Paper: of each method in `configs/adapt.py`; the protocol is that of Office-31 and PACS (Ganin et
+al., 2016, section 5.2.4; Li et al., 2017, arXiv:1710.03077), transductive: source are 80 per cent
+of SOURCE with their labels, the rest chooses; target are all images of TARGET without their labels,
+and these same images are the test. The last stage and a new head are trained, at a tenth of the
+head's rate; the stages below are frozen with all norms, and computed once an image. The argument is
+WEIGHTS,METHOD,SOURCE,TARGET[,NET]: weights and net as in configs/probe.py, METHOD and the twin
+`source_only` as in configs/adapt.py. An oracle would be tested on what it was trained on, so there
+is none: configs/probe.py tells what TARGET's own labels give.
+
+    python launch/train.py \
+        --config configs/adapt_pretrained.py:places365:resnet18,dann+mcc,folder:PATH,folder:PATH \
+        --workdir runs/adapt
+
+Methods that translate or reconstruct images, or that estimate statistics anew, are not for cached
+layers: adabn, drcn, translation and cycada.
+"""
+
+from configs import adapt, probe
+from tljax import config
+from tljax.types import unknown
+
+# The stages behind which there is a head, and which move.
+LAST = {'imagenet_resnet': ('stage4',), 'mobilenet_v2': ('top',), 'vgg': ('fc6', 'fc7')}
+IMAGES = ('adabn', 'cycada', 'drcn', 'translation')
+
+
+def get_config(argument: str = 'places365:resnet18,dann,tfds:office31/amazon,tfds:office31/dslr'):
+    """`argument` is WEIGHTS,METHOD,SOURCE,TARGET[,NET]."""
+    weights, fields, net = probe.parsed(argument)
+    if len(fields) != 3:
+        raise ValueError(f'{argument!r} is not WEIGHTS,METHOD,SOURCE,TARGET[,NET as JSON]')
+    if net['name'] not in LAST:
+        raise unknown('net whose last stage is known', net['name'], LAST)
+    methods, source, *_ = adapt.parsed(','.join(fields))
+    if banned := set(methods) & set(IMAGES):
+        raise ValueError(f'{sorted(banned)[0]} needs images, and these layers are cached')
+    c = adapt.get_config(','.join(fields))
+    c.net, c.init['from'] = net, weights
+    c.cache_prefix, c.features.root = True, 'runs/features'
+    c.trains = '|'.join(f'encoder/{one}' for one in LAST[net['name']])
+    c.trains += '|!encoder/**/norm*|head'
+    c.optimizer.rates = {'encoder': 0.1}
+    c.block = 64
+    c.steps, c.evaluate_every = 400, 80
+    del c.runs['oracle']
+    c.compare.update(ceiling='', arms=('source_only', *methods))
+    streams = {name: {'batch': 32, 'augment': ''} for name in ('source', 'target')}
+    c.data.streams.source.update(streams['source'])
+    whole = {'split': 'all', **streams['target']}
+    for name in methods:
+        c.runs[name].data.streams.target.update(whole)
+    c.data.evaluate.test.split = c.data.evaluate.target.split = 'all'
+    c.data.evaluate.val.split = config.test_split(source)
+    return c
