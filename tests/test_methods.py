@@ -172,3 +172,19 @@ def test_labels_of_the_target_change_nothing(name, fitted, tmp_path):
     streams = prepared.streams | {'target': target._replace(source=source)}
     other = fit(prepared._replace(streams=streams), tmp_path)
     jax.tree.map(np.testing.assert_array_equal, fitted(name, (1,)), other)
+
+
+def test_siamese_on_an_episode_is_all_pairs_of_support_and_query():
+    method = built('siamese', **{'data.streams.source.draw': 'episode:3x1x2'})
+    params, mutable = method.init(jax.random.key(0), Spec((8, 8, 1), tuple('56789')))
+    images = np.random.RandomState(0).rand(9, 8, 8, 1).astype(np.float32)
+    label = np.array([4, 0, 2, 4, 4, 0, 0, 2, 2])
+    batch = {'source': {'image': images, 'label': label}}
+    (player,) = method.phases[0].players
+    value, _ = player.loss(params, mutable, batch, {}, jax.random.key(1))
+    x = np.asarray(method.predict(params, mutable, images)['features'])
+    bias = params['similarity']['bias']
+    logits = np.array([[bias - np.abs(x[q] - x[s]).sum() for s in range(3)] for q in range(3, 9)])
+    same = label[3:, None] == label[:3]
+    own, others = np.log1p(np.exp(-logits[same])), np.log1p(np.exp(logits[~same]))
+    assert value == pytest.approx((own.mean() + others.mean()) / 2, rel=1e-4)

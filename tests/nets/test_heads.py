@@ -36,6 +36,17 @@ def test_mlp():
     )
 
 
+def test_mlp_with_norms():
+    head = build_head('mlp', 3, widths=(6,), norm=True)
+    params = head.init(jax.random.key(0), F)['params']
+    assert list(params['dense1']) == ['kernel']
+    live, _ = head.apply({'params': params, 'batch_stats': {}}, F, mutable=['batch_stats'])
+    hidden = F @ params['dense1']['kernel']
+    hidden = (hidden - hidden.mean(0)) / jnp.sqrt(hidden.var(0) + 1e-5)
+    logits = params['logits']
+    close(live, jnp.maximum(hidden, 0) @ logits['kernel'] + logits['bias'])
+
+
 @pytest.mark.parametrize('learn_scale', [True, False])
 def test_cosine(learn_scale):
     head = build_head('cosine', 3, scale=7.0, learn_scale=learn_scale)

@@ -54,9 +54,10 @@ def siamese(config, spec: Spec, optimizer) -> Method:
     first = draw.pairs if isinstance(draw, episodes.Pairs) else draw.way * draw.shot
 
     def loss(features, label, params):
-        x, y, same = features[:first], features[first:], label[:first] == label[first:]
+        x, y, of_x, of_y = features[:first], features[first:], label[:first], label[first:]
         if isinstance(draw, episodes.Episode):
-            x, y, same = x[None], y[:, None], label[None, :first] == label[first:, None]
+            y, of_y = y[:, None], of_y[:, None]
+        same = of_x == of_y
         own = params[SIMILARITY]
         weights = -jax.nn.softplus(own['weights'])
         logits = metric.weighted_l1(x, y, weights, own['bias'])
