@@ -15,7 +15,8 @@ from tljax import initial, selection, workdir
 from tljax.config import tuples
 from tljax.data import decode, folder
 from tljax.evaluation import unseen
-from tljax.prepare import build_method, pixels_of
+from tljax.inputs import pixels_of
+from tljax.prepare import build_method
 from tljax.types import Spec, Task
 
 BLOCK = 64  # images that are decoded and computed together; the last block is padded

@@ -23,15 +23,22 @@ from tljax import (
     train,
     trunk,
 )
-from tljax.data import augment, decode, episodes, semantics, sources
+from tljax.data import sources
 from tljax.data import streams as data
-from tljax.evaluation import unseen, zero_shot
+from tljax.evaluation import zero_shot
+from tljax.inputs import (
+    held_out_streams,
+    pixels_of,
+    spec_of,
+    training_streams,
+    with_embeddings,
+)
 from tljax.methods.networks import check_readout, encoder
 from tljax.nets import pretrained
 from tljax.program import Options
 from tljax.train import Members
 from tljax.trunk import Trunk
-from tljax.types import Method, PyTree, Spec, Task, unknown
+from tljax.types import Method, PyTree, Spec, unknown
 
 
 class Prepared(NamedTuple):
@@ -221,120 +228,6 @@ def options_of(config) -> Options:
         block=config.block,
         reader={'workers': config.data.workers},
     )
-
-
-def pixels_of(config, fit: str = '') -> decode.Pixels:
-    """What every image is made into: what data.size and data.channels say, or the net declares."""
-    wanted, data = encoder(config).input, config.data
-    size, channels = data.size or wanted.size, data.channels or wanted.channels or None
-    return decode.Pixels(size, channels, fit or data.fit)
-
-
-def _load(config, name: str, stream: Mapping) -> sources.Source:
-    try:
-        source = sources.load(
-            stream['dataset'],
-            stream['split'],
-            **pixels_of(config, stream['fit'])._asdict(),
-            classes=tuple(stream['classes']) or None,
-            only=tuple(stream['only']) or None,
-            data_dir=config.data.data_dir or None,
-            tasks=tuple(stream['tasks']),
-            shares=dict(stream.get('shares', {})),
-        )
-        source = sources.sampled(source, stream['sample']) if stream['sample'] else source
-        # Classes that a split has no examples of can't be drawn from, nor recognised.
-        return sources.present(source) if stream.get('draw') or stream.get('protocol') else source
-    except ValueError as error:
-        raise ValueError(f'stream {name!r}: {error}') from error
-
-
-def training_streams(config, members: Members) -> dict[str, data.Stream]:
-    """The streams that batches are drawn from, few-shot subsets chosen member by member.
-
-    The member axis labels_per_class is for the labelled streams that set labels_per_class; if
-    none does, for all labelled ones.
-    """
-    wanted = config.data.streams
-    few = {name for name, stream in wanted.items() if stream.labels_per_class}
-    few = few or {name for name, stream in wanted.items() if stream.labelled}
-    streams = {}
-    for name, one in wanted.items():
-        source = _load(config, name, one)
-        labels = [
-            member.get('labels_per_class', one.labels_per_class) if name in few else 0
-            for member in members.table
-        ]
-        order, count = data.select(source, members.seed.tolist(), labels)
-        augmented = augment.build(one.augment) if one.augment else None
-        draw = episodes.parse(one.draw) if one.draw else None
-        batch = draw.batch if draw else one.batch
-        stream = data.Stream(name, source, order, count, batch, one.labelled, augmented, draw=draw)
-        streams[name] = data.check_batch(stream, config.data.wrap)
-    return streams
-
-
-def held_out_streams(config, members: Members) -> dict[str, data.Stream]:
-    """The streams to evaluate on: whole or a fixed part, in order, the same for every member."""
-    streams, none = {}, [0] * len(members.table)
-    for name, wanted in config.data.evaluate.items():
-        source = _load(config, name, wanted)
-        order, count = data.select(source, none, none)
-        stream = data.Stream(name, source, order, count, config.block, wanted.labelled)
-        streams[name] = stream._replace(protocol=wanted.protocol)
-        if wanted.protocol:
-            unseen.check(wanted.protocol, source)
-    return streams
-
-
-def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream]) -> Spec:
-    """What the data are.
-
-    Raises:
-      ValueError: labelled streams with different classes, or any with different image shapes.
-    """
-    first, *others = [*streams.values(), *held.values()]
-    for other in others:
-        a, b = first.source, other.source
-        if a.image != b.image:
-            raise ValueError(
-                f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in image '
-                f'shape: {a.image} and {b.image}; set data.size and data.channels'
-            )
-        # Classes of a protocol for unseen ones are others, and tasks have their own.
-        own = not (a.tasks or first.protocol or other.protocol)
-        if own and first.labelled and other.labelled and a.classes != b.classes:
-            raise ValueError(
-                f'streams {first.name!r} ({a.name}) and {other.name!r} ({b.name}) differ in '
-                f'classes: {a.classes} and {b.classes}; choose classes= of each stream'
-            )
-    tasks: dict[str, Task] = {}
-    for stream in filter(lambda one: one.labelled, [*streams.values(), *held.values()]):
-        for name, task in stream.source.tasks.items():
-            if tasks.setdefault(name, task) != task:
-                raise ValueError(
-                    f'task {name!r} is {task} in stream {stream.name!r} ({stream.source.name}), '
-                    f'but {tasks[name]} before; tasks of one name have to be alike'
-                )
-    examples = {name: stream.order.shape[1] for name, stream in streams.items()}
-    rows = {name: len(stream.source.labels) for name, stream in streams.items()}
-    labels = [
-        one.source.labels for one in streams.values() if one.labelled and not one.source.tasks
-    ]
-    seen = tuple(np.unique(np.concatenate(labels)).tolist()) if labels else ()
-    about = {'examples': examples, 'rows': rows, 'tasks': tasks, 'seen': seen}
-    return Spec(first.source.image, first.source.classes, **about)
-
-
-def with_embeddings(config, spec: Spec) -> Spec:
-    """The spec with class embeddings, if the config names any.
-
-    Raises:
-      ValueError: as `semantics.load`.
-    """
-    if not config.data.embeddings:
-        return spec
-    return spec._replace(embeddings=semantics.load(config.data.embeddings, spec.classes))
 
 
 def build_method(config, spec: Spec) -> Method:

@@ -18,7 +18,7 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from tljax import config as configs
-from tljax import features, initial, nets, prepare, workdir
+from tljax import features, initial, inputs, nets, prepare, workdir
 from tljax import predict as predicting
 from tljax.evaluation.transferability import OF_FEATURES, OF_PROBABILITIES
 from tljax.methods.networks import encoder
@@ -104,7 +104,7 @@ def scores(candidate: Candidate) -> dict[str, list[float]]:
     """
     config = _frozen(candidate.config)
     members = prepare.members_of(config)
-    streams = prepare.training_streams(config, members)
+    streams = inputs.training_streams(config, members)
     ready = prepare.cached(prepare.assembled(config, members, streams, {}))
     stream, classes = ready.streams['source'], len(ready.spec.classes)
     heads = classifiers(config, members.table)
