@@ -14,7 +14,7 @@ from PIL import Image
 
 from launch import extract as command
 from tests.conftest import CACHE
-from tljax import features, store, workdir
+from tljax import backbones, features, store, workdir
 from tljax.methods.networks import encoder
 from tljax.nets import pretrained
 from tljax.nets.apply import variables
@@ -81,7 +81,7 @@ def ask(made, tmp_path):
 def test_features_are_the_nets(ask, made):
     found = ask('conv2', 'conv1', 'features', pool='max')
     images = np.load(made / 'images.npz')['train_image'][..., None]
-    params = features.values(f'file:{made}/0.safetensors', backbone(), (8, 8, 1))
+    params = backbones.values(f'file:{made}/0.safetensors', backbone(), (8, 8, 1))
     outputs = backbone().apply(
         params, images / np.float32(127.5) - 1, until=('conv1', 'conv2', 'features')
     )

@@ -20,16 +20,14 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from tljax import initial, partition, sharding, store, workdir
+from tljax import backbones, partition, sharding, store, workdir
 from tljax.console import Show, say
 from tljax.data import decode, fingerprint, sources
 from tljax.data import streams as data
 from tljax.methods.networks import check_readout, encoder
-from tljax.nets import pretrained
 from tljax.nets.pooling import pool
 from tljax.types import Array, PyTree
 
@@ -108,7 +106,7 @@ def extract(
       ValueError: an endpoint, a pooling, weights or data that are not there; weights that do not
         fit the net; a store that is damaged, cannot be written or has no room.
     """
-    backbone = encoder(ConfigDict({'net': dict(net or net_of(weights))}))
+    backbone = encoder(ConfigDict({'net': dict(net or backbones.net_of(weights))}))
     if not endpoints:
         raise ValueError(f'no endpoint asked for; there are {", ".join(backbone.endpoints)}')
     check_readout(backbone, endpoints, pool)
@@ -121,7 +119,7 @@ def extract(
         classes=tuple(classes) or None,
         data_dir=data_dir or None,
     )
-    variables = values(weights, backbone, source.image, drop=drop, member=member)
+    variables = backbones.values(weights, backbone, source.image, drop=drop, member=member)
     arrays, folder = kept(
         backbone,
         variables,
@@ -135,67 +133,6 @@ def extract(
         about={'weights': weights, 'dataset': dataset, 'split': split},
     )
     return Features(arrays, source.labels, source.classes, folder)
-
-
-def net_of(weights: str) -> dict[str, Any]:
-    """The net that weights are of, as config.net has it.
-
-    Raises:
-      ValueError: there are no such weights, or they do not tell.
-    """
-    if pretrained.is_published(weights):
-        return pretrained.described(weights)
-    return workdir.read_json(Path(weights) / 'config.json')['net']
-
-
-def values(
-    weights: str, backbone: nn.Module, image: tuple[int, ...], *, drop: str = '', member: int = 0
-) -> PyTree:
-    """A backbone's variables, as `backbone.apply` takes them, with these weights.
-
-    Raises:
-      ValueError: they are not there or do not fit.
-    """
-    shapes = jax.eval_shape(
-        lambda: backbone.init(jax.random.key(0), jnp.zeros((2, *image), jnp.float32))
-    )
-    stats = {name: tree for name, tree in shapes.items() if name != 'params'}
-    if pretrained.is_published(weights):
-        roles = {'encoder': shapes['params']}, {'encoder': stats}
-        params, mutable = pretrained.load(weights, backbone, *roles, drop=drop)
-    else:
-        params, mutable = _of_run(Path(weights), member)
-    found = {'params': params['encoder'], **mutable.get('encoder', {})}
-    wanted, flat = partition.flat(dict(shapes)), partition.flat(found)
-    for path in sorted({**wanted, **flat}):
-        theirs, ours = (jnp.shape(one.get(path)) for one in (flat, wanted))
-        if path not in flat or path not in wanted or theirs != ours:
-            raise ValueError(f'{weights}: {path} is {theirs} there and {ours} here; give its net')
-    # Marks of dropout, which hold nothing, stay shapes.
-    return jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x, found
-    )
-
-
-def _of_run(run: Path, member: int) -> tuple[PyTree, PyTree]:
-    """`(params, mutable)` of one member of a run."""
-    if not (run / 'checkpoints').is_dir():
-        kinds = ', '.join(f'{kind}:' for kind in pretrained.KINDS)
-        raise ValueError(f'weights {run}: expected a run directory with checkpoints, or {kinds}')
-    count = len(workdir.read_json(run / 'results.json')['members'])
-    if not 0 <= member < count:
-        raise ValueError(f'member {member}: {run} has the members 0..{count - 1}')
-    return jax.tree.map(lambda x: x[member], initial.trained(run))
-
-
-def same(some: PyTree, whole: PyTree) -> bool:
-    """Whether variables are some of the variables of a whole net."""
-    every = partition.flat(dict(whole))
-    return all(
-        path in every and np.array_equal(leaf, every[path])
-        for path, leaf in partition.flat(dict(some)).items()
-        if hasattr(leaf, 'shape')
-    )
 
 
 def kept(

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from tljax import (
+    backbones,
     board,
     features,
     initial,
@@ -132,8 +133,8 @@ def activations(
     also = ()
     if pretrained.is_published(start := config.init['from']):
         # Kept as those of the whole net, which other endpoints and other runs have in common.
-        whole = features.values(start, net, source.image, drop=config.init.drop)
-        if features.same(variables, whole):
+        whole = backbones.values(start, net, source.image, drop=config.init.drop)
+        if backbones.same(variables, whole):
             variables, also = whole, store.also
     pixels = pixels_of(config, of.fit)
     key = features.key(source, of.dataset, of.split, pixels, config.data.data_dir, of.sample)

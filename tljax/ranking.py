@@ -17,8 +17,8 @@ from rich import box
 from rich.table import Table
 from scipy.stats import kendalltau
 
+from tljax import backbones, initial, inputs, nets, prepare, workdir
 from tljax import config as configs
-from tljax import features, initial, inputs, nets, prepare, workdir
 from tljax import predict as predicting
 from tljax.evaluation.transferability import OF_FEATURES, OF_PROBABILITIES
 from tljax.methods.networks import encoder
@@ -84,7 +84,7 @@ def candidate(
       ValueError: the weights do not tell their net, or there is no run in the directory.
     """
     c = configs.default()
-    c.net = dict(net or features.net_of(weights))
+    c.net = dict(net or backbones.net_of(weights))
     c.features.root = root
     c.init['from'], c.data.data_dir = weights, data_dir
     c.data.streams.source = configs.stream(
