@@ -183,8 +183,9 @@ def _built(
     def init(key, spec):
         params, mutable = classifier.init(key, spec)
         if similarity:
+            # Logits begin near 0, where the loss is not flat, however many features there are.
             width = classifier.width(spec)
-            own = {'weights': jnp.zeros(width), 'bias': jnp.ones(())}
+            own = {'weights': jnp.full(width, jnp.log(jnp.expm1(1 / width))), 'bias': jnp.ones(())}
             params, mutable = {**params, SIMILARITY: own}, {**mutable, SIMILARITY: {}}
         return params, mutable
 
