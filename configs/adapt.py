@@ -111,6 +111,8 @@ def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
     for method in methods:
         changes = {'method': method, 'data': {'streams': {'target': unlabelled}}}
         c.runs[method] = changes | METHODS[method]
+        if 'net' in METHODS[method]:
+            c.runs[method].net = {**c.net, **METHODS[method]['net']}
     c.runs.oracle = {'data': {'streams': {'source': {**there, 'sample': few[1]}}}}
     arms = ('source_only', *methods, 'oracle')
     c.compare.update(baseline='source_only', ceiling='oracle', arms=arms)
