@@ -2,9 +2,10 @@
 
 Paper: Sener and Koltun, 2018, "Multi-task learning as multi-objective optimization",
 arXiv:1810.04650, section 5.1, for Multi-MNIST (LeNet, two heads, batches of 256); each balancer's
-own in `tljax/losses/multitask.py`. The argument is DATA,BALANCER and further fields; BALANCER is a
-row of the tables there, 'mgda_ub', or several joined by '+'. All are compared with `equal`, the sum
-of the losses, and task by task with `single_TASK`: same network, same steps, one task.
+own in `tljax/losses/multitask.py` and `surgery.py`. The argument is DATA,BALANCER and further
+fields; BALANCER is a row of the tables there, 'mgda_ub', or several joined by '+'. All are compared
+with `equal`, the sum of the losses, and task by task with `single_TASK`: same network, same steps,
+one task.
 
     python launch/train.py --config configs/multitask.py:sklearn:digits,uncertainty+mgda_ub+pcgrad \
         --workdir runs/digits_multitask

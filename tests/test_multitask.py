@@ -14,8 +14,10 @@ from tljax import study
 from tljax.data import labels, sources
 from tljax.data.builders import pairs
 from tljax.evaluation import multitask
-from tljax.losses.multitask import mgda
-from tljax.methods.multitask import Network, affinities, joined
+from tljax.losses.multitask import gradnorm
+from tljax.losses.surgery import mgda
+from tljax.methods.multitask import Network, joined
+from tljax.methods.task_gradients import affinities
 from tljax.prepare import prepare
 from tljax.types import Spec, Task
 
@@ -207,29 +209,61 @@ def test_layers_behind_the_branch_are_each_tasks_own(branch, tmp_path):
     assert ('dense' in params['encoder']) == (not branch)
 
 
-def test_gradient_at_the_features_is_that_of_the_weighed_losses():
+def problem(**options):
+    """The method, its network, and values and a batch of two tasks, one label absent."""
     tasks = {'a': Task('classification', ('x', 'y')), 'b': Task('regression', ('v',))}
-    method = built_for(tasks, balancer='mgda', at='features')
-    network = Network.build(configs.checked(config()), Spec((8, 8, 1), ('x', 'y'), tasks=tasks))
-    params, mutable = method.init(jax.random.key(0), Spec((8, 8, 1), ('x', 'y'), tasks=tasks))
+    spec = Spec((8, 8, 1), ('x', 'y'), tasks=tasks)
+    method = built_for(tasks, **options)
+    network = Network.build(configs.checked(config()), spec)
+    values = method.init(jax.random.key(0), spec)
     image = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1))
     label = {'a': jnp.array([0, 1, 1, -1, 0]), 'b': jnp.linspace(-1, 1, 5)[:, None]}
-    batch = {'source': {'image': image, 'label': label}}
-    learn = method.phases[0].players[0].loss
-    found = jax.grad(lambda p: learn(p, mutable, batch, {}, jax.random.key(2))[0])(params)
+    return method, network, values, {'source': {'image': image, 'label': label}}
 
-    shared, _ = network.shared(params, mutable, image)
+
+def at_the_heads(network, mutable, batch):
+    """`losses(head, what they read)` [T], and `shared(params)`, without the method."""
+    image, label = batch['source']['image'], batch['source']['label']
 
     def losses(head, z):
         outputs, _ = network.heads.apply({'params': head}, z)
         return network.losses(outputs, label)
 
-    each = jax.jacobian(losses, argnums=1)(params['head'], shared).reshape(2, -1)
+    return losses, lambda params: network.shared(params, mutable, image)[0]
+
+
+def test_gradient_at_the_features_is_that_of_the_weighed_losses():
+    method, network, (params, mutable), batch = problem(balancer='mgda', at='features')
+    learn = method.phases[0].players[0].loss
+    found = jax.grad(lambda p: learn(p, mutable, batch, {}, jax.random.key(2))[0])(params)
+    losses, shared = at_the_heads(network, mutable, batch)
+    z = shared(params)
+    each = jax.jacobian(losses, argnums=1)(params['head'], z).reshape(2, -1)
     weights = mgda(each @ each.T)
-    weighed = lambda p: weights @ losses(params['head'], network.shared(p, mutable, image)[0])
+    weighed = lambda p: weights @ losses(params['head'], shared(p))
     toys.close(found['encoder'], jax.grad(weighed)(params)['encoder'], 1e-4)
-    plain = jax.grad(lambda head: losses(head, shared).sum())(params['head'])
+    plain = jax.grad(lambda head: losses(head, z).sum())(params['head'])
     toys.close(found['head'], plain, 1e-4)
+
+
+def test_norms_of_gradients_move_nothing_but_the_weights():
+    method, network, (params, mutable), batch = problem(balancer='gradnorm')
+    params['balance'] = {'v': jnp.array([0.4, -0.3])}
+    learn = method.phases[0].players[0].loss
+    loss = lambda p: learn(p, mutable, batch, {}, jax.random.key(2))
+    (value, (_, after)), found = jax.value_and_grad(loss, has_aux=True)(params)
+    losses, shared = at_the_heads(network, mutable, batch)
+    weights = 2 * jax.nn.softmax(params['balance']['v'])
+    weighed = lambda p: weights @ losses(p['head'], shared(p))
+    np.testing.assert_allclose(value, weighed(params), 1e-5)
+    plain = jax.grad(weighed)(params)
+    toys.close(found['encoder'], plain['encoder'], 1e-4)
+    toys.close(found['head'], plain['head'], 1e-4)
+    each = jax.jacobian(losses, argnums=1)(params['head'], shared(params)).reshape(2, -1)
+    norms, now = jnp.linalg.norm(each, axis=1), losses(params['head'], shared(params))
+    steer = lambda own: gradnorm().steer(own, mutable['balance'], now, norms)[0]
+    toys.close(found['balance'], jax.grad(steer)(params['balance']), 1e-4)
+    np.testing.assert_allclose(after['balance']['first'], now, 1e-5)
 
 
 def test_decoded_batches_are_those_of_memory(tmp_path):
@@ -271,7 +305,7 @@ def built_for(tasks, **options):
     )
 
 
-@pytest.mark.parametrize('balancer', ['uncertainty', 'famo', 'pcgrad'])
+@pytest.mark.parametrize('balancer', ['uncertainty', 'famo', 'gradnorm', 'pcgrad'])
 def test_balancers_train_in_a_run(balancer, tmp_path):
     prepared = prepared_for('multitask', seeds=(0,), options={'balancer': balancer})
     before = jax.tree.map(np.array, prepared.values[0])

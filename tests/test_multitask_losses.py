@@ -7,7 +7,8 @@ import pytest
 from scipy import optimize
 
 from tljax.losses import multitask
-from tljax.methods.multitask import surgery
+from tljax.losses import surgery as solvers
+from tljax.methods.task_gradients import surgery
 
 # L_t(x) = |x - c_t|^2 / 2, the second stretched: every Pareto-optimal x has opposed gradients.
 CENTRES = np.array([[-1.0, 0.5], [2.0, -1.0]])
@@ -29,9 +30,9 @@ def is_pareto(x, tolerance: float) -> bool:
     return np.linalg.norm(share * a + (1 - share) * b) <= tolerance
 
 
-@pytest.mark.parametrize('name', multitask.SOLVERS)
+@pytest.mark.parametrize('name', solvers.SOLVERS)
 def test_surgery_reaches_the_pareto_set_of_two_quadratics(name):
-    gradient = surgery('encoder', multitask.SOLVERS[name])
+    gradient = surgery('encoder', solvers.SOLVERS[name])
 
     def step(number, x):
         (_, found) = gradient(lambda own: (losses(own['encoder']), None), {'encoder': x})
@@ -46,7 +47,7 @@ def test_least_norm_of_two_is_the_closed_form():
     for seed in range(5):
         a, b = gradients(2, seed)
         share = np.clip((b - a) @ b / ((a - b) @ (a - b)), 0, 1)
-        found = multitask.mgda(jnp.array([[a @ a, a @ b], [a @ b, b @ b]]))
+        found = solvers.mgda(jnp.array([[a @ a, a @ b], [a @ b, b @ b]]))
         np.testing.assert_allclose(found, [share, 1 - share], atol=1e-4)
 
 
@@ -55,7 +56,7 @@ def test_least_norm_of_several_is_that_of_a_quadratic_program():
     rule = {'type': 'eq', 'fun': lambda w: w.sum() - 1}
     value = lambda w: np.sum((w @ g) ** 2)
     best = optimize.minimize(value, np.full(4, 0.25), bounds=[(0, 1)] * 4, constraints=rule)
-    found = np.asarray(multitask.mgda(jnp.array(g @ g.T)))
+    found = np.asarray(solvers.mgda(jnp.array(g @ g.T)))
     assert value(found) <= best.fun * (1 + 1e-2)
     assert abs(found.sum() - 1) < 1e-5
     assert (found >= -1e-6).all()
@@ -70,19 +71,19 @@ def test_projected_conflicts_are_those_by_hand():
             if own @ g[j] < 0:
                 own -= own @ g[j] / (g[j] @ g[j]) * g[j]
         total += own
-    np.testing.assert_allclose(multitask.pcgrad(jnp.array(g @ g.T)) @ g, total, 1e-4, 1e-5)
+    np.testing.assert_allclose(solvers.pcgrad(jnp.array(g @ g.T)) @ g, total, 1e-4, 1e-5)
 
 
 def test_gradients_that_agree_are_only_added():
     g = np.abs(gradients(3))
-    np.testing.assert_allclose(multitask.pcgrad(jnp.array(g @ g.T)), np.ones(3), 1e-5)
+    np.testing.assert_allclose(solvers.pcgrad(jnp.array(g @ g.T)), np.ones(3), 1e-5)
 
 
 @pytest.mark.parametrize('c', [0.2, 0.8])
 def test_conflict_averse_direction_keeps_its_constraint_and_is_best(c):
     g = gradients(3)
     mean = g.mean(axis=0)
-    found = np.asarray(multitask.cagrad(jnp.array(g @ g.T), c)) @ g
+    found = np.asarray(solvers.cagrad(jnp.array(g @ g.T), c)) @ g
     radius = c * np.linalg.norm(mean)
     np.testing.assert_allclose(np.linalg.norm(found - mean), radius, 1e-3)
     random = np.random.RandomState(1).randn(20_000, 7)
@@ -93,14 +94,14 @@ def test_conflict_averse_direction_keeps_its_constraint_and_is_best(c):
 @pytest.mark.parametrize('tasks', [2, 5])
 def test_bargaining_solves_its_equation(tasks):
     g = gradients(tasks)
-    a = np.asarray(multitask.nash(jnp.array(g @ g.T)), np.float64)
+    a = np.asarray(solvers.nash(jnp.array(g @ g.T)), np.float64)
     assert (a > 0).all()
     np.testing.assert_allclose(g @ g.T @ a, 1 / a, 1e-3)
 
 
 def test_impartial_direction_projects_equally():
     g = gradients(4)
-    a = np.asarray(multitask.imtl(jnp.array(g @ g.T)))
+    a = np.asarray(solvers.imtl(jnp.array(g @ g.T)))
     projections = (g @ (a @ g)) / np.linalg.norm(g, axis=1)
     np.testing.assert_allclose(projections, projections[0], 1e-3)
     np.testing.assert_allclose(a.sum(), 1, 1e-4)
@@ -110,7 +111,7 @@ def test_aligned_gradients_have_one_singular_value():
     g = gradients(3)
     u, s, v = np.linalg.svd(g, full_matrices=False)
     wanted = (s[-1] * u @ v).sum(axis=0)
-    np.testing.assert_allclose(multitask.aligned(jnp.array(g @ g.T)) @ g, wanted, 1e-3, 1e-3)
+    np.testing.assert_allclose(solvers.aligned(jnp.array(g @ g.T)) @ g, wanted, 1e-3, 1e-3)
 
 
 def test_surgery_leaves_the_tasks_own_parameters_alone():
@@ -118,7 +119,7 @@ def test_surgery_leaves_the_tasks_own_parameters_alone():
     tasks = lambda own: jnp.stack(
         [own['head']['a'] * own['encoder'][0], own['head']['b'] * own['encoder'].sum()]
     )
-    _, found = surgery('encoder', multitask.mgda)(lambda own: (tasks(own), None), own)
+    _, found = surgery('encoder', solvers.mgda)(lambda own: (tasks(own), None), own)
     np.testing.assert_allclose(found['head']['a'], 1.0)
     np.testing.assert_allclose(found['head']['b'], 3.0)
 
@@ -152,6 +153,46 @@ def test_fast_adaptive_weights_fall_for_the_task_that_fell():
     log = lambda x: balancer.total(own, memory, x, None)[0]
     pull = jax.grad(log)(jnp.array([1.0, 2.0]))
     np.testing.assert_allclose(pull, np.array([0.5, 0.25]) / 0.75, 1e-5)
+
+
+@pytest.mark.parametrize('alpha', [0.0, 0.7, 1.5])
+def test_norms_of_gradients_are_steered_as_by_hand(alpha):
+    balancer = multitask.gradnorm(alpha)
+    own, memory = {'v': jnp.array([0.3, -0.5, 0.1])}, balancer.init(3)[1]
+    first, losses, norms = np.array([2.0, 1.0, 4.0]), np.array([1.5, 0.9, 1.0]), [0.5, 2.0, 1.0]
+    _, memory = balancer.steer(own, memory, jnp.array(first), jnp.array(norms))
+    steer = lambda own: balancer.steer(own, memory, jnp.array(losses), jnp.array(norms))
+    (found, after), slope = jax.value_and_grad(steer, has_aux=True)(own)
+    share = np.exp(own['v']) / np.exp(own['v']).sum()
+    rate = losses / first / (losses / first).mean()
+    apart = 3 * share * norms - (3 * share * norms).mean() * rate**alpha
+    np.testing.assert_allclose(found, np.abs(apart).sum(), 1e-5)
+    jacobian = 3 * (np.diag(share) - np.outer(share, share))  # of the weights by v
+    np.testing.assert_allclose(slope['v'], jacobian @ (np.sign(apart) * norms), 1e-4, 1e-6)
+    np.testing.assert_allclose(after['first'], first)
+
+
+def test_first_loss_of_a_task_is_that_of_its_first_labels():
+    balancer = multitask.gradnorm()
+    own, memory = balancer.init(2)
+    for losses in ([0.0, 2.0], [3.0, 1.0], [5.0, 5.0]):
+        value, memory = balancer.steer(own, memory, jnp.array(losses), jnp.ones(2))
+        assert np.isfinite(value)
+    np.testing.assert_allclose(memory['first'], [3.0, 2.0])
+
+
+def test_the_task_of_larger_gradients_loses_weight():
+    """With alpha = 0 all weighed gradients become alike."""
+    balancer = multitask.gradnorm(alpha=0.0)
+    own, memory = balancer.init(3)
+    norms = jnp.array([0.5, 1.0, 2.0])
+    for _ in range(300):
+        slope = jax.grad(lambda own: balancer.steer(own, memory, jnp.ones(3), norms)[0])(own)
+        own = {'v': own['v'] - 0.01 * slope['v']}
+    weigh = jax.grad(lambda x: balancer.total(own, memory, x, None)[0])
+    weights = np.asarray(weigh(jnp.ones(3)))
+    np.testing.assert_allclose(weights.sum(), 3, 1e-5)
+    np.testing.assert_allclose(weights * norms, (weights * norms).mean(), rtol=0.1)
 
 
 def test_random_weights_sum_to_the_number_of_tasks():

@@ -1,9 +1,6 @@
-"""Losses of several tasks and how they are balanced: arrays to scalars and weights.
+"""Losses of several tasks, and balancers that make one number of them.
 
-There are two kinds of balancing. A `Balancer` makes one number of the T losses; a `Solver` makes
-weights of the T x T inner products of the tasks' gradients, M[s, t] = <g_s, g_t>, which is all that
-gradient surgery looks at: the direction is sum_t a_t g_t. Solvers run a fixed number of iterations,
-so that they are part of the compiled step.
+The other kind of balancing, which looks at the tasks' gradients, is in `losses.surgery`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,8 +13,6 @@ import optax
 from tljax.types import Array, Key, PyTree, Scalar
 
 _TINY = 1e-12
-
-Solver = Callable[[Array], Array]  # inner products [T, T] -> weights [T]
 
 
 def classification(logits: Array, label: Array) -> Scalar:
@@ -58,12 +53,15 @@ class Balancer(NamedTuple):
     """One number of several losses, with what it learns and what it remembers.
 
     `total(own, memory, losses [T], key) -> (scalar, memory)`; `own` are parameters, moved by the
-    scalar's gradient, or by that of `follow(own, memory, losses after the step [T])`.
+    scalar's gradient, or by that of `follow(own, memory, losses after the step [T])`, or of
+    `steer(own, memory, losses [T], norms [T]) -> (scalar, memory)`, which moves nothing else; the
+    norms are those of each loss's gradient by what the tasks' heads read.
     """
 
     init: Callable[[int], tuple[PyTree, PyTree]]  # T -> (own, memory)
     total: Callable[[PyTree, PyTree, Array, Key], tuple[Scalar, PyTree]]
     follow: Callable[[PyTree, PyTree, Array], Scalar] | None = None
+    steer: Callable[[PyTree, PyTree, Array, Array], tuple[Scalar, PyTree]] | None = None
 
 
 def _nothing(tasks: int) -> tuple[PyTree, PyTree]:
@@ -168,6 +166,34 @@ def famo(decay: float = 1e-3) -> Balancer:
     )
 
 
+def gradnorm(alpha: float = 1.5) -> Balancer:
+    """Weights w = T softmax(v); v is moved so that tasks that lag behind have larger gradients.
+
+    It follows the gradient of sum_t |w_t n_t - c_t|, with the constant c_t = mean(w n) r_t^alpha:
+    n_t is the norm of the gradient of L_t, r_t = (L_t / L_t(0)) / mean_s(L_s / L_s(0)) the inverse
+    rate at which task t is learnt. Chen et al. 2018, "GradNorm: Gradient normalization for
+    adaptive loss balancing in deep multitask networks", arXiv:1711.02257, equations 1 and 2 and
+    algorithm 1. The softmax keeps the weights positive and their sum T, in place of dividing by
+    their sum after every step; and the gradients are those by the shared features, in place of the
+    last shared layer's weights, so that no layer has to be named.
+    """
+    weights = lambda own: len(own['v']) * jax.nn.softmax(own['v'])
+
+    def total(own, memory, losses, key):
+        return jax.lax.stop_gradient(weights(own)) @ losses, memory
+
+    def steer(own, memory, losses, norms):
+        # A batch without labels of a task has the loss 0: its first loss is yet to come.
+        first = jnp.where(memory['first'] > 0, memory['first'], losses)
+        left = losses / jnp.maximum(first, _TINY)
+        rate = left / jnp.maximum(left.mean(), _TINY)
+        wanted = jax.lax.stop_gradient((weights(own) * norms).mean() * rate**alpha)
+        return jnp.abs(weights(own) * norms - wanted).sum(), {'first': first}
+
+    init = lambda tasks: ({'v': jnp.zeros(tasks)}, {'first': jnp.zeros(tasks)})
+    return Balancer(init, total, steer=steer)
+
+
 BALANCERS: Mapping[str, Callable[..., Balancer]] = {
     'equal': equal,
     'fixed': fixed,
@@ -175,140 +201,5 @@ BALANCERS: Mapping[str, Callable[..., Balancer]] = {
     'dwa': dwa,
     'random': random_weights,
     'famo': famo,
+    'gradnorm': gradnorm,
 }
-
-
-def minimum_on_simplex(value: Callable[[Array], Scalar], tasks: int, iterations: int) -> Array:
-    """The minimum over the simplex of a convex function, by pairwise Frank-Wolfe.
-
-    Each iteration moves weight from the corner of the largest slope to that of the least, as much
-    as bisection of the slope says (Lacoste-Julien and Jaggi 2015, arXiv:1511.05932, algorithm 2).
-    One iteration is exact for two tasks.
-    """
-    slope = jax.grad(value)
-
-    def step(_, weights):
-        found = slope(weights)
-        to = jax.nn.one_hot(jnp.argmin(found), tasks)
-        of = jax.nn.one_hot(jnp.argmax(jnp.where(weights > 0, found, -jnp.inf)), tasks)
-
-        def halve(_, bounds):
-            middle = sum(bounds) / 2
-            rising = slope(weights + middle * (to - of)) @ (to - of) > 0
-            return jnp.where(rising, bounds[0], middle), jnp.where(rising, middle, bounds[1])
-
-        _, high = jax.lax.fori_loop(0, 24, halve, (jnp.zeros(()), weights @ of))
-        return jnp.maximum(weights + high * (to - of), 0.0)
-
-    iterations = 1 if tasks == 2 else iterations
-    return jax.lax.fori_loop(0, iterations, step, jnp.full(tasks, 1 / tasks))
-
-
-def mgda(products: Array) -> Array:
-    """The point of least norm in the convex hull of the gradients: min_a |sum_t a_t g_t|^2.
-
-    Désidéri 2012; Sener and Koltun 2018, "Multi-task learning as multi-objective optimization",
-    arXiv:1810.04650, equation 3 and algorithm 2; for two tasks its equation 5.
-    """
-    scaled = products / jnp.maximum(jnp.trace(products), _TINY)
-    return minimum_on_simplex(lambda a: a @ scaled @ a, len(products), 100)
-
-
-def pcgrad(products: Array) -> Array:
-    """Each gradient loses its component along every other that it conflicts with; all are added.
-
-    Yu et al. 2020, "Gradient surgery for multi-task learning", arXiv:2001.06782, algorithm 1. The
-    others are met in cyclic order from the next task on, not at random; two tasks know no other.
-    """
-    tasks = len(products)
-    rows = []
-    for i in range(tasks):
-        row = jnp.eye(tasks)[i]
-        for j in ((i + k) % tasks for k in range(1, tasks)):
-            along = jnp.minimum(row @ products[:, j], 0.0)
-            row = row.at[j].add(-along / jnp.maximum(products[j, j], _TINY))
-        rows.append(row)
-    return jnp.sum(jnp.stack(rows), axis=0)
-
-
-def cagrad(products: Array, c: float = 0.4) -> Array:
-    """max_d min_t <g_t, d> subject to |d - g_0| <= c |g_0|, where g_0 is the mean gradient.
-
-    d = g_0 + c |g_0| g_w / |g_w|, with g_w = sum_t w_t g_t and w the minimum over the simplex of
-    <g_w, g_0> + c |g_0| |g_w|. Liu et al. 2021, "Conflict-averse gradient descent for multi-task
-    learning", arXiv:2110.14048, equation 3 and algorithm 1; there rescaled by 1 / (1 + c^2).
-    """
-    tasks = len(products)
-    scaled = products / jnp.maximum(jnp.trace(products), _TINY)
-    mean = jnp.full(tasks, 1 / tasks)
-    radius = c * jnp.sqrt(jnp.maximum(mean @ scaled @ mean, 0.0))
-    length = lambda w: jnp.sqrt(jnp.maximum(w @ scaled @ w, 0.0) + _TINY)
-    w = minimum_on_simplex(lambda w: w @ scaled @ mean + radius * length(w), tasks, 100)
-    return mean + radius / length(w) * w
-
-
-def nash(products: Array) -> Array:
-    """The bargaining solution a > 0 with M a = 1 / a.
-
-    Navon et al. 2022, "Multi-task learning as a bargaining game", arXiv:2202.01017, claim 3.1. It
-    is where a' M a / 2 - sum_t log a_t is least: self-concordant, so that damped Newton steps get
-    there from anywhere (Boyd and Vandenberghe, section 9.6), and no sequence of convex programs is
-    needed.
-    """
-    diagonal = jnp.diag(products)
-    products = products + 1e-6 * jnp.diag(jnp.mean(diagonal) + jnp.zeros_like(diagonal) + _TINY)
-
-    def step(_, a):
-        slope = products @ a - 1 / a
-        move = jnp.linalg.solve(products + jnp.diag(1 / a**2), slope)
-        length = jnp.sqrt(jnp.maximum(slope @ move, 0.0))
-        return a - move / jnp.where(length > 0.25, 1 + length, 1.0)
-
-    return jax.lax.fori_loop(0, 30, step, 1 / jnp.sqrt(jnp.diag(products)))
-
-
-def nash_scaled(products: Array) -> Array:
-    """`nash` of M / |M|, as in its authors' code: the step keeps the gradients' scale."""
-    return nash(products / jnp.maximum(jnp.linalg.norm(products), _TINY))
-
-
-def imtl(products: Array) -> Array:
-    """Weights of sum 1 whose direction has the same projection on every gradient: IMTL-G.
-
-    Liu et al. 2021, "Towards impartial multi-task learning", ICLR, equation 6: of all t,
-    <sum_s a_s g_s, g_1 / |g_1| - g_t / |g_t|> = 0.
-    """
-    tasks = len(products)
-    unit = products / jnp.sqrt(jnp.maximum(jnp.diag(products), _TINY))[:, None]
-    rows = jnp.concatenate([unit[:1] - unit[1:], jnp.ones((1, tasks))])
-    return jnp.linalg.solve(rows, jnp.eye(tasks)[-1])
-
-
-def aligned(products: Array) -> Array:
-    """The gradients' matrix with all singular values made equal to the least, then added.
-
-    a = sqrt(l_T) V L^(-1/2) V' 1, of the eigenvalues L of M and their vectors V. Senushkin et al.
-    2023, "Independent component alignment for multi-task learning", arXiv:2305.19000, algorithm 1.
-    Directions whose eigenvalue is 0 to rounding are left out.
-    """
-    values, vectors = jnp.linalg.eigh(products)
-    real = values > 1e-6 * values[-1]
-    least = jnp.min(jnp.where(real, values, jnp.inf))
-    scale = jnp.where(real, jnp.sqrt(least / jnp.where(real, values, 1.0)), 0.0)
-    return vectors @ (scale * vectors.sum(axis=0))
-
-
-SOLVERS: Mapping[str, Solver] = {
-    'mgda': mgda,
-    'pcgrad': pcgrad,
-    'cagrad': cagrad,
-    'nash': nash_scaled,
-    'imtl': imtl,
-    'aligned': aligned,
-}
-
-
-def inner_products(gradients: PyTree) -> Array:
-    """[T, T] of leaves [T, ...]."""
-    flat = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(gradients)]
-    return sum(leaf @ leaf.T for leaf in flat)

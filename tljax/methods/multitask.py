@@ -1,11 +1,11 @@
 """Several tasks at once: one encoder that all share, and a head for each.
 
 A task is a label column of any labelled stream; an image that lacks its label adds nothing to its
-loss. What makes one step of several losses is a row of `losses.multitask`: a number (`BALANCERS`)
-or weights of the tasks' gradients (`SOLVERS`).
+loss. What makes one step of several losses is a row of `losses.multitask.BALANCERS`, a number,
+or of `losses.surgery.SOLVERS`, weights of the tasks' gradients.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,15 +13,21 @@ import jax
 import jax.numpy as jnp
 
 from tljax import nets
-from tljax.losses import multitask as balancing
-from tljax.losses.multitask import LOSSES, Balancer, Solver, inner_products
+from tljax.losses.multitask import BALANCERS, LOSSES, Balancer, equal
+from tljax.losses.surgery import SOLVERS, Solver, inner_products
 from tljax.methods.networks import check_readout, encoder
+from tljax.methods.task_gradients import (
+    AFFINITIES,
+    affinities,
+    carried_back,
+    of_each,
+    surgery,
+)
 from tljax.nets.apply import apply, variables
 from tljax.nets.multitask import TaskHeads
 from tljax.types import (
     Array,
     Batch,
-    Gradient,
     Key,
     Method,
     Mutable,
@@ -36,7 +42,6 @@ from tljax.types import (
 SHARED = 'encoder'  # the role of what all tasks share; 'head' is the tasks' own
 BALANCE = 'balance'  # the role of what a balancer learns and remembers
 AFFINITY = 'affinity'  # sums over steps of how tasks bear on each other
-AFFINITIES = ('cosine', 'lookahead')
 
 
 def build(
@@ -70,13 +75,13 @@ def build(
       ValueError: the data have no tasks, or there is no such balancer or branch.
     """
     network = Network.build(config, spec, branch)
-    rows = {**balancing.BALANCERS, **balancing.SOLVERS}
+    rows = {**BALANCERS, **SOLVERS}
     if balancer not in rows:
         raise unknown('balancer', balancer, rows)
     if at not in ('parameters', 'features'):
         raise unknown('options.at', at, ('parameters', 'features'))
-    solver = balancing.SOLVERS.get(balancer)
-    weighed = balancing.equal() if solver else rows[balancer](**dict(balance or {}))
+    solver = SOLVERS.get(balancer)
+    weighed = equal() if solver else rows[balancer](**dict(balance or {}))
     own, memory = weighed.init(len(spec.tasks))
 
     def init(key, spec):
@@ -195,16 +200,10 @@ def _loss(network: Network, balancer: Balancer, at_features: Solver | None, seve
             (outputs, _), new = apply(network.heads, 'head', params, mutable, shared, key=keys[1])
             return network.losses(outputs, label), new
 
-        surrogate = 0.0
-        if at_features:
-            fixed = jax.lax.stop_gradient(shared)
-            found, pull, new = jax.vjp(losses, fixed, has_aux=True)
-            (each,) = jax.lax.stop_gradient(jax.vmap(pull)(jnp.eye(len(found))))
-            weights = at_features(inner_products(each))
-            # Zero, with the weighed gradient: the encoder is pulled back once.
-            surrogate = jnp.sum(jnp.tensordot(weights, each, 1) * (shared - fixed))
+        if at_features or balancer.steer:
+            found, each, new = of_each(losses, shared)
         else:
-            found, new = losses(shared)
+            (found, new), each = losses(shared), None
         if AFFINITY in new:
             seen = lambda role: network.shared({**params, SHARED: role}, mutable, images)[0]
             now = affinities(lambda role: losses(seen(role))[0], params[SHARED], hp['rate'])
@@ -212,34 +211,33 @@ def _loss(network: Network, balancer: Balancer, at_features: Solver | None, seve
         metrics = {f'{name}/loss': found[i] for i, name in enumerate(network.tasks)}
         if several:
             return found, (metrics, new)
-        own, memory = params.get(BALANCE, {}), new.get(BALANCE, {})
-        total, memory = balancer.total(own, memory, found, keys[2])
-        return total + surrogate, (metrics, {**new, BALANCE: memory} if memory else new)
+        total, memory = _balanced(balancer, at_features, params, new, keys[2], found, each, shared)
+        return total, (metrics, {**new, BALANCE: memory} if memory else new)
 
     return learn
 
 
-def affinities(losses: Callable, shared, rate) -> dict[str, Array]:
-    """How tasks bear on each other at the shared parameters, [T, T] each.
+def _balanced(
+    balancer: Balancer, at_features: Solver | None, params, mutable, key, found, each, shared
+):
+    """The total of the losses and the balancer's new memory.
 
-    'cosine': of the gradients, <g_i, g_j> / (|g_i| |g_j|). 'lookahead': how much a step for task i
-    alone lowers the loss of task j, Z_ij = 1 - L_j(shared - rate g_i) / L_j(shared); Fifty et al.
-    2021, "Efficiently identifying task groupings for multi-task learning", arXiv:2109.04617,
-    equation 1.
-
-    Args:
-      losses: shared parameters -> [T].
-      shared: the parameters.
-      rate: of the step.
+    With the gradients `each` of the losses by what is shared, `found` does not depend on it: its
+    gradient is carried back with the weights of the solver, or those that the balancer gives.
     """
-    shared = jax.lax.stop_gradient(shared)
-    now, pull = jax.vjp(losses, shared)
-    (each,) = jax.vmap(pull)(jnp.eye(len(now)))
+    own, memory = params.get(BALANCE, {}), mutable.get(BALANCE, {})
+    weigh = lambda found: balancer.total(own, memory, found, key)
+    total, memory = weigh(found)
+    if each is None:
+        return total, memory
     products = inner_products(each)
-    length = jnp.sqrt(jnp.maximum(jnp.diag(products), 1e-12))
-    step = lambda gradient: losses(jax.tree.map(lambda p, g: p - rate * g, shared, gradient))
-    found = products / jnp.outer(length, length), 1 - jax.vmap(step)(each) / (now + 1e-12)
-    return jax.lax.stop_gradient(dict(zip(AFFINITIES, found, strict=True)))
+    weights = at_features(products) if at_features else jax.grad(lambda x: weigh(x)[0])(found)
+    total += carried_back(shared, each, jax.lax.stop_gradient(weights))
+    if balancer.steer:
+        fixed, norms = jax.lax.stop_gradient(found), jnp.sqrt(jnp.diag(products))
+        push, memory = balancer.steer(own, memory, fixed, norms)
+        total += push - jax.lax.stop_gradient(push)  # what is told stays the tasks' loss
+    return total, memory
 
 
 def _mean_affinities(steps: int):
@@ -256,30 +254,3 @@ def _follow(network: Network, balancer: Balancer):
         return balancer.follow(params[BALANCE], mutable[BALANCE], losses), ({}, mutable)
 
     return follow
-
-
-def surgery(shared: str, solve: Solver) -> Gradient:
-    """A `Player.gradient` for a loss of shape [T]: sum_t a_t g_t, with a of `solve`.
-
-    Gradients of the role `shared` are combined; of all other parameters they are added, for each
-    belongs to one task.
-
-    Args:
-      shared: a role.
-      solve: inner products of the gradients of that role, [T, T] -> a, [T].
-    """
-
-    def gradient(loss: Callable, own):
-        values, pull, aux = jax.vjp(loss, own, has_aux=True)
-        (each,) = jax.vmap(pull)(jnp.eye(len(values)))
-        weights = solve(inner_products(each[shared])) if shared in each else None
-        ones = jnp.ones(len(values))
-        combined = {
-            role: jax.tree.map(
-                lambda leaf, a=weights if role == shared else ones: jnp.tensordot(a, leaf, 1), tree
-            )
-            for role, tree in each.items()
-        }
-        return (values, aux), combined
-
-    return gradient
