@@ -19,12 +19,17 @@ one task.
         --workdir runs/digits_narrow
     python launch/train.py --config configs/multitask.py:sklearn:digits,equal,share=label:0.1 \
         --workdir runs/digits_few
+    python launch/train.py \
+        --config configs/multitask.py:sklearn:digits,equal,sharing=cross_stitch+mmoe+mtan \
+        --workdir runs/digits_soft
 
 Further fields: tasks=A+B names label columns, width=F makes the shared layers F times as wide
 (the capacity study), share=TASK:F keeps a share F of a task's training labels (the study of
-balance), branch=ENDPOINT gives each task the layers behind it, 'affinity' shows how tasks bear on
-each other, 'full' is the paper's schedule of
-100 epochs. Without it, Multi-MNIST is trained for 10 epochs, with a rate that falls as a cosine.
+balance), branch=ENDPOINT gives each task the layers behind it, sharing=A+B adds a run for each of
+'cross_stitch', 'mmoe' and 'mtan' (`tljax/nets/sharing.py`), which share softly what the others
+share whole, and sum the losses as `equal` does; 'affinity' shows how tasks bear on each other,
+'full' is the paper's schedule of 100 epochs. Without it, Multi-MNIST is trained for 10 epochs, with
+a rate that falls as a cosine.
 
 Expected: digits, mean ± standard deviation of three seeds, mean accuracy of the tasks: equal
 98.1 ± 0.4, uncertainty 97.8 ± 1.3, mgda_ub 96.6 ± 0.3, pcgrad 98.1 ± 0.3; error of `ink`: 0.180 ±
@@ -72,7 +77,7 @@ OTHER = {
     'net': {'name': 'resnet', 'input': {'size': 32}},
     'batch': 128,
 }
-FIELDS = ('tasks', 'width', 'share', 'branch', 'affinity', 'full')
+FIELDS = ('tasks', 'width', 'share', 'branch', 'sharing', 'affinity', 'full')
 
 
 def get_config(argument: str = 'sklearn:digits,uncertainty'):
@@ -112,7 +117,10 @@ def get_config(argument: str = 'sklearn:digits,uncertainty'):
         at = {'balancer': 'mgda', 'at': 'features'} if name == 'mgda_ub' else {'balancer': name}
         told = {'affinity': True} if 'affinity' in fields and name == 'equal' else {}
         c.runs[name] = {'options': {**shared, **at, **told}}
-    c.compare.update(baseline='equal', arms=('equal', *balancers), twins=alone)
+    softly = tuple(fields['sharing'].split('+')) if 'sharing' in fields else ()
+    for name in softly:
+        c.runs[name] = {'options': {'sharing': name}}
+    c.compare.update(baseline='equal', arms=('equal', *balancers, *softly), twins=alone)
     return c
 
 

@@ -120,6 +120,11 @@ def given(of: tuple[PyTree, PyTree], members: Sequence[Mapping], config, spec: S
     ours = tuple(map(partition.flat, of))
     published = pretrained.is_published(config.init['from'])
     found = (_published if published else _of_run)(of, whole, members, config)
+    if found[0] and not found[0].keys() & ours[0].keys():
+        raise ValueError(
+            f'init.from={config.init["from"]}: none of its layers is in this run, which has '
+            f'{", ".join(sorted({path.rpartition("/")[0] for path in ours[0]})[:3])} and others'
+        )
     return tuple(
         {path: leaf for path, leaf in leaves.items() if path in mine}
         for leaves, mine in zip(found, ours, strict=True)

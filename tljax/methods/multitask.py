@@ -34,6 +34,7 @@ from tljax.types import (
     Params,
     Phase,
     Player,
+    PyTree,
     Spec,
     Task,
     unknown,
@@ -51,6 +52,8 @@ def build(
     *,
     balancer: str = 'equal',
     branch: str = '',
+    sharing: str = 'hard',
+    sharing_options: Mapping[str, Any] | None = None,
     at: str = 'parameters',
     balance: Mapping[str, Any] | None = None,
     affinity: bool = False,
@@ -64,6 +67,9 @@ def build(
       balancer: a row of `BALANCERS` or `SOLVERS`.
       branch: the last endpoint that is shared; each task has the layers behind it, up to
         config.endpoint, for itself. '': config.endpoint.
+      sharing: 'hard', one encoder whose output every head reads, or a row of `nets.SHARINGS`, in
+        which every task has something of its own at every endpoint.
+      sharing_options: keywords of the sharing's row.
       at: of a solver, the gradients it looks at: of the shared 'parameters', or 'features', of
         what the shared layers return, which one vmapped pull-back of the heads gives (MGDA-UB:
         Sener and Koltun 2018, arXiv:1810.04650, equation 6).
@@ -72,9 +78,14 @@ def build(
         a forward pass a task each step: see `affinities`.
 
     Raises:
-      ValueError: the data have no tasks, or there is no such balancer or branch.
+      ValueError: the data have no tasks, there is no such balancer, branch or sharing, or a
+        sharing cannot be combined with another option.
     """
-    network = Network.build(config, spec, branch)
+    if sharing != 'hard':
+        _check_soft(sharing, spec, branch, at)
+    elif sharing_options:
+        raise ValueError(f'options.sharing_options={sharing_options}: hard sharing has no options')
+    network = Network.build(config, spec, branch, sharing, sharing_options or {})
     rows = {**BALANCERS, **SOLVERS}
     if balancer not in rows:
         raise unknown('balancer', balancer, rows)
@@ -109,6 +120,20 @@ def build(
     )
 
 
+def _check_soft(sharing: str, spec: Spec, branch: str, at: str) -> None:
+    """Raises ValueError for a sharing that is none, or cannot be with the other options."""
+    if sharing not in nets.SHARINGS:
+        raise unknown('options.sharing', sharing, ('hard', *nets.SHARINGS))
+    for what, is_so, why in (
+        ('a single task', len(spec.tasks) == 1, 'it has none to share with'),
+        ('options.branch', branch, 'tasks already have something of their own at every endpoint'),
+        ("options.at='features'", at == 'features', 'no two heads read the same features'),
+        ('cache_prefix', spec.since, 'it caches endpoints of one net, and tasks have their own'),
+    ):
+        if is_so:
+            raise ValueError(f'options.sharing={sharing!r} does not go with {what}: {why}')
+
+
 class Network(NamedTuple):
     """The shared encoder up to `branch`, and the heads of the tasks."""
 
@@ -119,7 +144,14 @@ class Network(NamedTuple):
     branch: str
 
     @classmethod
-    def build(cls, config, spec: Spec, branch: str = '') -> 'Network':
+    def build(
+        cls,
+        config,
+        spec: Spec,
+        branch: str = '',
+        sharing: str = 'hard',
+        options: Mapping[str, Any] | None = None,
+    ) -> 'Network':
         if not spec.tasks:
             raise ValueError(
                 "method 'multitask' needs several label columns: name them as tasks= of the "
@@ -136,6 +168,8 @@ class Network(NamedTuple):
         }
         parts = None if branch == config.endpoint else net
         heads = TaskHeads(own, parts, branch, config.endpoint, config.pool)
+        if sharing != 'hard':
+            net = nets.build_sharing(sharing, net, tuple(spec.tasks), **options)
         return cls(net, heads, dict(spec.tasks), spec.since, branch)
 
     def init(self, key: Key, spec: Spec) -> tuple[dict, dict]:
@@ -149,11 +183,13 @@ class Network(NamedTuple):
 
     def shared(
         self, params: Params, mutable: Mutable, inputs: Array, key: Key | None = None
-    ) -> tuple[Array, Mutable]:
-        """What all heads read, [N, ...]."""
+    ) -> tuple[PyTree, Mutable]:
+        """What all heads read, [N, ...]; softly shared, {task: what its head reads}."""
+        cut = {'until': self.branch}
         if self.since is None:
             inputs = self.encoder.input.normalise(inputs)
-        cut = {'since': self.since, 'until': self.branch}
+        else:
+            cut |= {'since': self.since}
         return apply(self.encoder, SHARED, params, mutable, inputs, key=key, **cut)
 
     def predict(self, params: Params, mutable: Mutable, inputs: Array) -> dict:

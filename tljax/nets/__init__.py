@@ -17,6 +17,7 @@ from tljax.nets.lenet import LeNet
 from tljax.nets.mlp import MLP
 from tljax.nets.mobilenet import MobileNetV2
 from tljax.nets.resnet import ResNet
+from tljax.nets.sharing import SHARINGS
 from tljax.nets.vgg import VGG
 from tljax.nets.vit import ViT
 from tljax.types import unknown
@@ -64,6 +65,15 @@ def build_head(name: str, classes: int, **options) -> nn.Module:
     return _build('head', HEADS, name, options, classes=classes)
 
 
+def build_sharing(name: str, net: nn.Module, tasks: tuple[str, ...], **options) -> nn.Module:
+    """What tasks share softly of a backbone, by its name in `SHARINGS`.
+
+    Raises:
+      ValueError: no such sharing, or it has no such option.
+    """
+    return _build('sharing', SHARINGS, name, options, net=net, tasks=tasks)
+
+
 def _build(kind, table, name, options, **given):
     if name not in table:
         raise unknown(kind, name, table)
@@ -75,4 +85,12 @@ def _build(kind, table, name, options, **given):
     return table[name](**given, **options)
 
 
-__all__ = ['BACKBONES', 'HEADS', 'Input', 'build_backbone', 'build_head']
+__all__ = [
+    'BACKBONES',
+    'HEADS',
+    'SHARINGS',
+    'Input',
+    'build_backbone',
+    'build_head',
+    'build_sharing',
+]

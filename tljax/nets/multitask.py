@@ -9,7 +9,7 @@ from tljax.nets.pooling import pool
 
 
 class TaskHeads(nn.Module):
-    """One head a task on what the tasks share.
+    """One head a task on what the tasks share, or on what each has of it.
 
     Attributes:
       heads: task -> head.
@@ -26,11 +26,14 @@ class TaskHeads(nn.Module):
     pooling: str = 'mean'
 
     @nn.compact
-    def __call__(self, shared: Array) -> tuple[dict[str, Array], Array]:
-        """shared: [N, ...] -> outputs {task: [N, C]}, and the features [N, D] of the first."""
+    def __call__(self, shared: Array | Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
+        """shared: [N, ...], or that of each task -> outputs {task: [N, C]}, features [N, D].
+
+        The features are those of the first task.
+        """
         outputs, features = {}, []
         for task, head in self.heads.items():
-            own = shared
+            own = shared[task] if isinstance(shared, Mapping) else shared
             if self.branch is not None:
                 branch = self.branch.clone(parent=self, name=f'{task}_branch')
                 own = branch(shared, since=self.since, until=self.until)
