@@ -1,5 +1,7 @@
 """Balancing on two quadratics with a known Pareto set, and the properties of each paper."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +37,8 @@ def test_surgery_reaches_the_pareto_set_of_two_quadratics(name):
     gradient = surgery('encoder', solvers.SOLVERS[name])
 
     def step(number, x):
-        (_, found) = gradient(lambda own: (losses(own['encoder']), None), {'encoder': x})
+        key = jax.random.fold_in(jax.random.key(0), number)
+        (_, found) = gradient(lambda own: (losses(own['encoder']), None), {'encoder': x}, key)
         return x - 0.1 / (1 + number / 50) * found['encoder']
 
     for start in ([3.0, 3.0], [-2.0, 2.0]):
@@ -62,21 +65,43 @@ def test_least_norm_of_several_is_that_of_a_quadratic_program():
     assert (found >= -1e-6).all()
 
 
-def test_projected_conflicts_are_those_by_hand():
-    g = gradients(3)
-    total = np.zeros(7)
-    for i in range(3):
+def projected(g, order):
+    """Algorithm 1 by hand: `order` [T, T] of all tasks, of which each skips itself."""
+    total = np.zeros(g.shape[1])
+    for i, others in enumerate(order):
         own = g[i].copy()
-        for j in ((i + 1) % 3, (i + 2) % 3):
-            if own @ g[j] < 0:
+        for j in others:
+            if j != i and own @ g[j] < 0:
                 own -= own @ g[j] / (g[j] @ g[j]) * g[j]
         total += own
-    np.testing.assert_allclose(solvers.pcgrad(jnp.array(g @ g.T)) @ g, total, 1e-4, 1e-5)
+    return total
+
+
+def test_projected_conflicts_are_those_by_hand_in_every_order():
+    g = gradients(3)
+    g -= 0.8 * g.mean(axis=0)  # they conflict
+    orders = itertools.product(itertools.permutations(range(3)), repeat=3)
+    wanted = np.array([projected(g, order) for order in orders])
+    keys = jax.random.split(jax.random.key(0), 200)
+    weights = jax.vmap(lambda key: solvers.pcgrad(jnp.array(g @ g.T), key))(keys)
+    apart = np.abs(np.asarray(weights)[:, None] @ g - wanted).max(axis=-1)  # [keys, orders]
+    assert apart.min(axis=1).max() < 1e-4, 'no order gives this direction'
+    assert apart.min(axis=0).max() < 1e-4, 'an order is never drawn'
+    assert np.abs(wanted - wanted[0]).max() > 0.1, 'all orders give the same'
+
+
+def test_two_gradients_know_one_order():
+    g = gradients(2) * [[1.0], [-1.0]]
+    assert g[0] @ g[1] < 0
+    for seed in range(3):
+        found = solvers.pcgrad(jnp.array(g @ g.T), jax.random.key(seed)) @ g
+        np.testing.assert_allclose(found, projected(g, [[1], [0]]), 1e-4, 1e-5)
 
 
 def test_gradients_that_agree_are_only_added():
     g = np.abs(gradients(3))
-    np.testing.assert_allclose(solvers.pcgrad(jnp.array(g @ g.T)), np.ones(3), 1e-5)
+    found = solvers.pcgrad(jnp.array(g @ g.T), jax.random.key(0))
+    np.testing.assert_allclose(found, np.ones(3), 1e-5)
 
 
 @pytest.mark.parametrize('c', [0.2, 0.8])
@@ -119,7 +144,8 @@ def test_surgery_leaves_the_tasks_own_parameters_alone():
     tasks = lambda own: jnp.stack(
         [own['head']['a'] * own['encoder'][0], own['head']['b'] * own['encoder'].sum()]
     )
-    _, found = surgery('encoder', solvers.mgda)(lambda own: (tasks(own), None), own)
+    solve = solvers.SOLVERS['mgda']
+    _, found = surgery('encoder', solve)(lambda own: (tasks(own), None), own, jax.random.key(0))
     np.testing.assert_allclose(found['head']['a'], 1.0)
     np.testing.assert_allclose(found['head']['b'], 3.0)
 

@@ -72,7 +72,7 @@ def test_optimizer_state_exists_only_for_what_is_trained():
 def test_the_gradient_holds_only_what_is_trained():
     seen = []
 
-    def look(loss, own):
+    def look(loss, own, key):
         seen.extend(partition.paths(own))
         return jax.value_and_grad(loss, has_aux=True)(own)
 
@@ -276,7 +276,7 @@ def two_tasks(p):
     return jnp.stack([(u - 1) ** 2 + v**2, 2 * (u + 1) ** 2 + (v - 1) ** 2])
 
 
-def mgda(loss, own):
+def mgda(loss, own, key):
     """min over c in [0, 1] of |c g1 + (1 - c) g2|^2: Sener and Koltun 2018, Algorithm 1."""
 
     def value_twice(own):

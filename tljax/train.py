@@ -157,14 +157,16 @@ def make_step(phase: Phase, params: Params, mutable: Mutable, begin: int = 0) ->
         optimizers, metrics, moves = dict(optimizers), {}, []
         hp = {**hp, 'progress': (number - begin) / max(phase.steps, 1)}
         for i, player in enumerate(phase.players):
-            key = key_at(seed, f'{phase.name}/{player.name}/{i}', number)
+            move = f'{phase.name}/{player.name}/{i}'
+            key = key_at(seed, move, number)
             own, rest = partition.split(params, owned[player.name])
             lent = partition.lend(mutable, live)
 
             def loss(own):
                 return player.loss(partition.merge(own, rest), lent, batch, hp, key)
 
-            (value, (found, lent)), gradient = player.gradient(loss, own)
+            apart = key_at(seed, f'{move}/gradient', number)  # from what the loss draws
+            (value, (found, lent)), gradient = player.gradient(loss, own, apart)
             mutable = partition.give_back(lent, mutable, norms[player.name])
             value = jnp.sum(value)
             metrics |= {f'{player.name}/{k}': v for k, v in {'loss': value, **found}.items()}

@@ -30,7 +30,7 @@ LossFn = Callable[[Params, Mutable, Batch, Hparams, Key], tuple[Scalar, tuple[Me
 Over = Callable[[str, Callable[[Mapping[str, Array]], Arrays]], Arrays]
 Hook = Callable[[Params, Mutable, Over, Hparams, Key], tuple[Params, Mutable]]
 Gradient = Callable[
-    [Callable[[PyTree], tuple[Array, Any]], PyTree], tuple[tuple[Array, Any], PyTree]
+    [Callable[[PyTree], tuple[Array, Any]], PyTree, Key], tuple[tuple[Array, Any], PyTree]
 ]
 
 
@@ -40,8 +40,9 @@ def keep(params: Params, mutable: Mutable, over: Over, hp: Hparams, key: Key):
     return params, mutable
 
 
-def value_and_grad(loss: Callable[[PyTree], tuple[Scalar, Any]], own: PyTree):
+def value_and_grad(loss: Callable[[PyTree], tuple[Scalar, Any]], own: PyTree, key: Key):
     """The default `Player.gradient`: `((loss, aux), d loss / d own)`."""
+    del key
     return jax.value_and_grad(loss, has_aux=True)(own)
 
 
@@ -79,8 +80,8 @@ class Spec(NamedTuple):
 class Player(NamedTuple):
     """One side of the game.
 
-    `gradient(loss, own) -> ((value, aux), gradient)` may be replaced by one that takes a loss of
-    shape [T] and combines T gradients. `optimizer` receives the traced hyper-parameters.
+    `gradient(loss, own, key) -> ((value, aux), gradient)` may be replaced by one that takes a loss
+    of shape [T] and combines T gradients. `optimizer` receives the traced hyper-parameters.
     """
 
     name: str

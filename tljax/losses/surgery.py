@@ -1,8 +1,8 @@
 """Gradient surgery: weights of the tasks' gradients that make one direction of them.
 
 A `Solver` looks at the T x T inner products of the gradients, M[s, t] = <g_s, g_t>, and at nothing
-else: the direction is sum_t a_t g_t. Solvers run a fixed number of iterations, so that they are
-part of the compiled step.
+else, but for a key if it draws: the direction is sum_t a_t g_t. Solvers run a fixed number of
+iterations, so that they are part of the compiled step.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from tljax.types import Array, PyTree, Scalar
+from tljax.types import Array, Key, PyTree, Scalar
 
 _TINY = 1e-12
 
-Solver = Callable[[Array], Array]  # inner products [T, T] -> weights [T]
+Solver = Callable[[Array, Key], Array]  # inner products [T, T] -> weights [T]
 
 
 def minimum_on_simplex(value: Callable[[Array], Scalar], tasks: int, iterations: int) -> Array:
@@ -53,21 +53,25 @@ def mgda(products: Array) -> Array:
     return minimum_on_simplex(lambda a: a @ scaled @ a, len(products), 100)
 
 
-def pcgrad(products: Array) -> Array:
+def pcgrad(products: Array, key: Key) -> Array:
     """Each gradient loses its component along every other that it conflicts with; all are added.
 
-    Yu et al. 2020, "Gradient surgery for multi-task learning", arXiv:2001.06782, algorithm 1. The
-    others are met in cyclic order from the next task on, not at random; two tasks know no other.
+    Yu et al. 2020, "Gradient surgery for multi-task learning", arXiv:2001.06782, algorithm 1: each
+    meets the others in an order of its own, drawn anew every step.
     """
     tasks = len(products)
-    rows = []
-    for i in range(tasks):
-        row = jnp.eye(tasks)[i]
-        for j in ((i + k) % tasks for k in range(1, tasks)):
-            along = jnp.minimum(row @ products[:, j], 0.0)
-            row = row.at[j].add(-along / jnp.maximum(products[j, j], _TINY))
-        rows.append(row)
-    return jnp.sum(jnp.stack(rows), axis=0)
+
+    def projected(task, order):
+        def meet(row, other):
+            along = jnp.where(other == task, 0.0, jnp.minimum(row @ products[:, other], 0.0))
+            return row.at[other].add(-along / jnp.maximum(products[other, other], _TINY)), None
+
+        row, _ = jax.lax.scan(meet, jax.nn.one_hot(task, tasks), order)
+        return row
+
+    draw = lambda key: jax.random.permutation(key, tasks)
+    orders = jax.vmap(draw)(jax.random.split(key, tasks))
+    return jax.vmap(projected)(jnp.arange(tasks), orders).sum(axis=0)
 
 
 def cagrad(products: Array, c: float = 0.4) -> Array:
@@ -137,13 +141,17 @@ def aligned(products: Array) -> Array:
     return vectors @ (scale * vectors.sum(axis=0))
 
 
+def _drawless(solve: Callable[[Array], Array]) -> Solver:
+    return lambda products, key: solve(products)
+
+
 SOLVERS: Mapping[str, Solver] = {
-    'mgda': mgda,
+    'mgda': _drawless(mgda),
     'pcgrad': pcgrad,
-    'cagrad': cagrad,
-    'nash': nash_scaled,
-    'imtl': imtl,
-    'aligned': aligned,
+    'cagrad': _drawless(cagrad),
+    'nash': _drawless(nash_scaled),
+    'imtl': _drawless(imtl),
+    'aligned': _drawless(aligned),
 }
 
 

@@ -267,7 +267,7 @@ def _balanced(
     if each is None:
         return total, memory
     products = inner_products(each)
-    weights = at_features(products) if at_features else jax.grad(lambda x: weigh(x)[0])(found)
+    weights = at_features(products, key) if at_features else jax.grad(lambda x: weigh(x)[0])(found)
     total += carried_back(shared, each, jax.lax.stop_gradient(weights))
     if balancer.steer:
         fixed, norms = jax.lax.stop_gradient(found), jnp.sqrt(jnp.diag(products))
