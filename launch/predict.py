@@ -13,6 +13,9 @@ or more for each, or an .npz file of what --save_gallery kept of several:
 The nearest class is named with its distance, or *unknown* if that is not below lambda: --threshold,
 or what the run found on its pairs. With --verify two images are the same or different by lambda.
 
+Of a run of several tasks every task is told: the class, or --top of them, and its probability; of
+several labels those above 1/2, joined by '|'; of a number its value.
+
 Folders are searched through. Images are decoded, resized and normalised as the run's own were.
 Exit codes: 0 all images predicted; 2 bad input; 3 some images could not be read (they are named,
 the others predicted).
@@ -25,11 +28,21 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-Row = tuple[str, list[tuple[str, float]]]  # image, [(class, probability)] from the most probable
+Named = list[tuple[str, float]]  # [(class, probability)] from the most probable
+Row = tuple[str, Named | Mapping[str, Named]]  # image, what it is, or what each task says it is
+
+
+class Layout(NamedTuple):
+    """How rows are shown."""
+
+    columns: list[str]
+    cells: Callable[[Row, int], list[str]]  # with so many digits
+    entry: Callable[[Row], dict]  # as JSON
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,16 +66,20 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(model.title, file=sys.stderr)
     top, bad = min(arguments.top, len(model.classes)), []
+    layout = of_tasks(model.tasks, arguments.top) if model.tasks else of_classes(top)
 
     def rows() -> Iterable[Row]:
         for one in predict.predictions(model, images):
             if one.error:
                 bad.append(one.error)
                 print(f'error: {one.error}', file=sys.stderr)
+            elif model.tasks:
+                told = lambda name, task: predict.told(one.found[name], task, arguments.top)
+                yield str(one.path), {n: told(n, task) for n, task in model.tasks.items()}
             else:
-                yield str(one.path), predict.ranked(one, model.classes, top)
+                yield str(one.path), predict.ranked(one.found, model.classes, top)
 
-    WRITERS[arguments.format](rows(), top)
+    WRITERS[arguments.format](rows(), layout)
     if bad:
         print(f'error: {len(bad)} of {len(images)} images could not be read', file=sys.stderr)
     return 3 if bad else 0
@@ -92,7 +109,7 @@ def _compared(model, images: list[Path], arguments) -> int:
     top = min(arguments.top, len(whole.classes))
     found = gallery.search(whole, features, top)
     rows = [(str(p), gallery.named(one, limit)) for p, one in zip(images, found, strict=True)]
-    WRITERS[arguments.format](rows, top, 'distance')
+    WRITERS[arguments.format](rows, of_classes(top, 'distance'))
     return 0
 
 
@@ -122,33 +139,68 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _columns(top: int, value: str) -> list[str]:
-    later = [f'{name}_{k}' for k in range(2, top + 1) for name in ('class', value)]
-    return ['image', 'class', value, *later]
+def of_classes(top: int, value: str = 'probability') -> Layout:
+    """Columns image, class, probability, class_2, probability_2, ..."""
+
+    def entry(row: Row) -> dict:
+        image, ranked = row
+        return {'image': image, 'predictions': [{'class': name, value: p} for name, p in ranked]}
+
+    def cells(row: Row, digits: int) -> list[str]:
+        image, ranked = row
+        return [image, *(cell for name, p in ranked for cell in (name, f'{p:.{digits}f}'))]
+
+    return Layout(['image', *_ranks('class', value, top)], cells, entry)
 
 
-def _cells(row: Row, digits: int) -> list[str]:
-    image, ranked = row
-    return [image, *(cell for name, p in ranked for cell in (name, f'{p:.{digits}f}'))]
+def _ranks(name: str, value: str, top: int) -> list[str]:
+    later = [f'{one}_{k}' for k in range(2, top + 1) for one in (name, value)]
+    return [name, value, *later]
 
 
-def _csv(rows: Iterable[Row], top: int, value: str = 'probability') -> None:
+def of_tasks(tasks: Mapping, top: int) -> Layout:
+    """Columns image, TASK, TASK_probability, ...; of a number TASK, of several TASK_NAME."""
+
+    def columns(name, task) -> list[str]:
+        if task.kind == 'regression':
+            several = len(task.classes) > 1
+            return [f'{name}_{value}' for value in task.classes] if several else [name]
+        count = 1 if task.kind == 'multilabel' else min(top, len(task.classes))
+        return _ranks(name, f'{name}_probability', count)
+
+    def cells(named: Named, task, digits: int) -> list[str]:
+        numbers = [f'{number:.{digits}f}' for _, number in named]
+        if task.kind == 'regression':
+            return numbers
+        if task.kind == 'multilabel':
+            return ['|'.join(label for label, _ in named), '|'.join(numbers)]
+        return [cell for (name, _), p in zip(named, numbers, strict=True) for cell in (name, p)]
+
+    def entry(named: Named, task) -> list | dict:
+        if task.kind == 'regression':
+            return dict(named)
+        return [{'class': label, 'probability': p} for label, p in named]
+
+    each = tasks.items()
+    return Layout(
+        ['image', *(column for name, task in each for column in columns(name, task))],
+        lambda row, digits: [row[0], *(c for n, t in each for c in cells(row[1][n], t, digits))],
+        lambda row: {'image': row[0], 'tasks': {n: entry(row[1][n], t) for n, t in each}},
+    )
+
+
+def _csv(rows: Iterable[Row], layout: Layout) -> None:
     writer = csv.writer(sys.stdout, lineterminator='\n')
-    writer.writerow(_columns(top, value))
-    writer.writerows(_cells(row, 8) for row in rows)
+    writer.writerow(layout.columns)
+    writer.writerows(layout.cells(row, 8) for row in rows)
 
 
-def _json(rows: Iterable[Row], top: int, value: str = 'probability') -> None:
-    del top
-    entries = [
-        {'image': image, 'predictions': [{'class': name, value: p} for name, p in ranked]}
-        for image, ranked in rows
-    ]
-    print(json.dumps(entries, indent=1))
+def _json(rows: Iterable[Row], layout: Layout) -> None:
+    print(json.dumps([layout.entry(row) for row in rows], indent=1))
 
 
-def _table(rows: Iterable[Row], top: int, value: str = 'probability') -> None:
-    lines = [_columns(top, value), *(_cells(row, 4) for row in rows)]
+def _table(rows: Iterable[Row], layout: Layout) -> None:
+    lines = [layout.columns, *(layout.cells(row, 4) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))

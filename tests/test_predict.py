@@ -12,6 +12,7 @@ from PIL import Image
 from launch import predict
 from tests import runs
 from tljax import predict as models
+from tljax import study
 from tljax.config import checked
 from tljax.data import sources
 from tljax.prepare import prepare
@@ -167,3 +168,97 @@ def test_options_that_cannot_be_end_with_the_usage(tiny_study, capsys, option):
         predict.main(['--run', str(tiny_study), 'x.png', *option])
     assert stopped.value.code == 2
     assert 'usage: ' in capsys.readouterr().err
+
+
+TASKS = ('label', 'tags', 'size', 'place')
+
+
+@pytest.fixture(scope='module')
+def several(tmp_path_factory):
+    """A finished run of four tasks of digits; its test images as row.png; the labels in there."""
+    top = tmp_path_factory.mktemp('several')
+    arrays = {}
+    for split in ('train', 'test'):
+        source = sources.load(runs.DIGITS, split, classes=runs.NEW)
+        images = np.stack([source.fetch(row)[..., 0] for row in range(len(source.labels))])
+        lower = images[:, 4:].mean((1, 2)) / 255
+        arrays |= {
+            f'{split}_image': images,
+            f'{split}_label': source.labels,
+            f'{split}_label_tags': np.stack([source.labels > 1, source.labels % 2 == 0], 1) * 1,
+            f'{split}_label_size': images.mean((1, 2)) / 255,
+            f'{split}_label_place': np.stack([lower, 1 - lower], 1),
+        }
+    (top / 'images').mkdir()
+    for row, image in enumerate(arrays['test_image']):
+        Image.fromarray(image).save(top / 'images' / f'{row:03d}.png')
+    np.savez(top / 'several.npz', **arrays)
+    c = runs.run(**{'method': 'multitask', 'steps': 60, 'evaluate_every': 0})
+    for stream in (c.data.streams.source, c.data.evaluate.test):
+        stream.update(dataset=f'npz:{top / "several.npz"}', tasks=TASKS, classes=())
+    study.run(checked(c), top / 'run')
+    return top / 'run', top / 'images', arrays
+
+
+def test_every_task_is_told_and_scores_as_in_the_evaluation(several, capsys):
+    run, images, arrays = several
+    code, out, _ = call(capsys, '--run', run, '--format', 'json', '--top', 9, images)
+    assert code == 0
+    entries = [entry['tasks'] for entry in json.loads(out)]
+    scores = runs.results(run)['scores']['test']
+    label = arrays['test_label']
+    for entry in entries:
+        assert list(entry) == list(TASKS)
+        assert len(entry['label']) == 5
+        assert sum(one['probability'] for one in entry['label']) == pytest.approx(1, abs=1e-5)
+        assert all(one['probability'] > 0.5 for one in entry['tags'])
+    right = [entry['label'][0]['class'] == str(c) for entry, c in zip(entries, label, strict=True)]
+    assert np.mean(right) == pytest.approx(scores['label_accuracy'][0], abs=1e-12)
+    assert 0.3 < np.mean(right) < 1
+    names = runs.results(run)['tasks']['tags']['classes']
+    tags = [[n in {one['class'] for one in entry['tags']} for n in names] for entry in entries]
+    hits = tags == arrays['test_label_tags'].astype(bool)
+    assert hits.mean() == pytest.approx(scores['tags_accuracy'][0], abs=1e-12)
+    size = [entry['size'].values() for entry in entries]
+    error = np.array([value for (value,) in size]) - arrays['test_label_size']
+    assert np.sqrt((error**2).mean()) == pytest.approx(scores['size_rmse'][0], rel=1e-4)
+    place = np.array([list(entry['place'].values()) for entry in entries])
+    error = np.sqrt(((place - arrays['test_label_place']) ** 2).mean())
+    assert error == pytest.approx(scores['place_rmse'][0], rel=1e-4)
+
+
+def test_formats_of_several_tasks_say_the_same(several, capsys):
+    run, images, _ = several
+    some = sorted(images.iterdir())[:9]
+    found = {}
+    for kind in ('table', 'csv', 'json'):
+        code, out, _ = call(capsys, '--run', run, '--top', 2, *some, '--format', kind)
+        assert code == 0
+        found[kind] = out
+    rows = list(csv.DictReader(io.StringIO(found['csv'])))
+    tasks = runs.results(run)['tasks']
+    assert list(rows[0]) == [
+        'image',
+        *('label', 'label_probability', 'label_2', 'label_probability_2'),
+        *('tags', 'tags_probability'),
+        'size',
+        *(f'place_{name}' for name in tasks['place']['classes']),
+    ]
+    lines = found['table'].splitlines()
+    assert lines[0].split() == list(rows[0])
+    seen = set()
+    for row, line, entry in zip(rows, lines[1:], json.loads(found['json']), strict=True):
+        told = entry['tasks']
+        assert row['image'] == entry['image'] == line.split()[0]
+        for rank, end in enumerate(('', '_2')):
+            one = told['label'][rank]
+            assert row[f'label{end}'] == one['class']
+            assert float(row[f'label_probability{end}']) == pytest.approx(one['probability'], 1e-6)
+        assert row['tags'] == '|'.join(one['class'] for one in told['tags'])
+        numbers = [float(x) for x in row['tags_probability'].split('|') if x]
+        np.testing.assert_allclose(numbers, [one['probability'] for one in told['tags']], 1e-6)
+        assert numbers == sorted(numbers, reverse=True)
+        seen.add(len(numbers))
+        assert [float(row['size'])] == pytest.approx(list(told['size'].values()), abs=1e-7)
+        assert f'{float(row["size"]):.4f}' in line
+    assert len(seen) > 1, 'all images have as many labels'

@@ -1,10 +1,10 @@
 """Classes and probabilities of images by a trained run, with that run's own preprocessing."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,14 +33,24 @@ class Model(NamedTuple):
     features: Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, C] -> [N, D]
     metric: str  # how features compare: 'euclidean' or 'manhattan'
     threshold: float | None  # lambda: below which two images are of one class; None: not known
+    tasks: Mapping[str, Task]  # of a run that learnt several
+    answers: Callable[[np.ndarray], list]  # uint8 [N, H, W, C] -> of each image, {task: [C]}
 
 
 class Prediction(NamedTuple):
-    """Of one image: its probabilities [classes], or what is wrong with it."""
+    """Of one image: its probabilities [classes], or {task: [C]}, or what is wrong with it."""
 
     path: Path
-    probabilities: np.ndarray | None
+    found: np.ndarray | Mapping[str, np.ndarray] | None
     error: str = ''
+
+
+# Outputs [N, C] of a task -> what is told of them.
+_TOLD = {
+    'classification': lambda x: jax.nn.softmax(x, axis=-1),
+    'multilabel': jax.nn.sigmoid,
+    'regression': lambda x: x,
+}
 
 
 def load(run: Path, member: int | None = None) -> Model:
@@ -74,6 +84,11 @@ def load(run: Path, member: int | None = None) -> Model:
         logits = predict(*values, images)['logits'].astype(jnp.float32)
         return jax.nn.softmax(logits, axis=-1)
 
+    @jax.jit
+    def answers(values, images):
+        outputs = predict(*values, images)['tasks']
+        return {n: _TOLD[task.kind](outputs[n].astype(jnp.float32)) for n, task in tasks.items()}
+
     features = jax.jit(lambda values, images: predict(*values, images)['features'])
     pairs = results['scores'].get('pairs', {}).get('threshold')
     axes = ', '.join(f'{axis} {value:g}' for axis, value in members[chosen].items())
@@ -87,7 +102,15 @@ def load(run: Path, member: int | None = None) -> Model:
         lambda images: np.asarray(features(values, images)),
         unseen.metric_of(config.method),
         pairs[chosen] if pairs else None,
+        tasks,
+        lambda images: _by_image(answers(values, images)),
     )
+
+
+def _by_image(found: Mapping[str, jax.Array]) -> list[dict[str, np.ndarray]]:
+    """{task: [N, C]} -> N times {task: [C]}."""
+    rows = zip(*map(np.asarray, found.values()), strict=True)
+    return [dict(zip(found, row, strict=True)) for row in rows]
 
 
 def _fit(config) -> str:
@@ -138,12 +161,13 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
 
 def predictions(model: Model, paths: Sequence[Path]) -> Iterator[Prediction]:
     """One prediction an image, in order; an image that cannot be decoded stops nothing."""
-    return (Prediction(*one) for one in outputs(model, paths, model.probabilities))
+    compute = model.answers if model.tasks else model.probabilities
+    return (Prediction(*one) for one in outputs(model, paths, compute))
 
 
 def outputs(
-    model: Model, paths: Sequence[Path], compute: Callable[[np.ndarray], np.ndarray]
-) -> Iterator[tuple[Path, np.ndarray | None, str]]:
+    model: Model, paths: Sequence[Path], compute: Callable[[np.ndarray], Sequence]
+) -> Iterator[tuple[Path, Any, str]]:
     """Of each image, in order, what `compute` makes of it, or None and what is wrong with it."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), BLOCK):
@@ -168,7 +192,19 @@ def _decoded(model: Model, path: Path) -> np.ndarray | str:
     return image
 
 
-def ranked(prediction: Prediction, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
+def ranked(probabilities: np.ndarray, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
     """The `top` most probable classes with their probabilities."""
-    order = np.argsort(-prediction.probabilities, kind='stable')[:top]
-    return [(classes[i], float(prediction.probabilities[i])) for i in order]
+    order = np.argsort(-probabilities, kind='stable')[:top]
+    return [(classes[i], float(probabilities[i])) for i in order]
+
+
+def told(numbers: np.ndarray, task: Task, top: int) -> list[tuple[str, float]]:
+    """What a task says of an image, of its numbers [C].
+
+    The `top` most probable classes; of several labels all above 1/2, from the most probable; of a
+    regression every value, in order.
+    """
+    if task.kind == 'regression':
+        return [(name, float(value)) for name, value in zip(task.classes, numbers, strict=True)]
+    several = task.kind == 'multilabel'
+    return ranked(numbers, task.classes, int((numbers > 0.5).sum()) if several else top)
