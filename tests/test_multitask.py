@@ -12,7 +12,6 @@ from tests.test_methods import built, fit, prepared_for
 from tljax import config as configs
 from tljax import study
 from tljax.data import labels, sources
-from tljax.data.builders import pairs
 from tljax.evaluation import multitask
 from tljax.losses.multitask import gradnorm
 from tljax.losses.surgery import mgda
@@ -141,20 +140,6 @@ def test_further_arrays_of_npz_are_tasks(tmp_path):
     np.savez(tmp_path / 'a.npz', **arrays)
     with pytest.raises(ValueError, match='expected -1 for an absent one, else 0 or 1'):
         sources.load(f'npz:{tmp_path / "a.npz"}')
-
-
-def test_items_are_laid_over_each_other():
-    random = np.random.RandomState(0)
-    left, right = random.randint(0, 256, (2, 28, 28)).astype(np.uint8)
-    canvas = np.zeros((36, 36), np.uint8)
-    canvas[:28, :28] = left
-    for i in range(28):
-        for j in range(28):
-            canvas[6 + i, 6 + j] = max(canvas[6 + i, 6 + j], right[i, j])
-    wanted = np.asarray(Image.fromarray(canvas).resize((28, 28), Image.NEAREST))
-    np.testing.assert_array_equal(pairs.overlay(left, right), wanted)
-    rows = pairs.partners('train', 60_000, 60_000)
-    assert rows[:4].tolist() == np.random.RandomState(0).randint(60_000, size=60_000)[:4].tolist()
 
 
 def test_scores_are_those_of_the_examples_that_have_the_label():

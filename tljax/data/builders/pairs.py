@@ -1,7 +1,9 @@
 """Two items in one image, to be told apart: Multi-MNIST and Multi-Fashion-(and-)MNIST."""
 
 import functools
-from collections.abc import Iterator
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,32 @@ SETS = {
     'mnist': ('mnist', 'mnist'),
     'fashion': ('fashion_mnist', 'fashion_mnist'),
     'fashion_and_mnist': ('fashion_mnist', 'mnist'),
+}
+# SHA-256 of examples in order, of each its pixels and labels as bytes: of the published items ...
+ITEMS: Mapping[str, Mapping[str, str]] = {
+    'mnist': {
+        'train': 'fdc72cc6d8a113959e5778dde07a851a4ee319e9cf4687db69031bc6543036ea',
+        'test': 'f2e8d390ea1efcaf40f1ea503204daf4e41c0b205028b26fb17c86cefe2ca256',
+    },
+    'fashion_mnist': {
+        'train': '531fd2330e8a09f272c9d287d3d5f80ecec9ef224925a990e4212b35d030c373',
+        'test': '96bef2a8d3202a78cae06196a4486f384d78d48c685089550b57eb2e15f408b8',
+    },
+}
+# ... and of the pairs that this file makes of them.
+PAIRS: Mapping[str, Mapping[str, str]] = {
+    'mnist': {
+        'train': '62fcc84953fbf61d693cd8e4efdb689a95039d5527fde9e8dd41cca3444ed864',
+        'test': 'ac784a85a84dd2b612e8190209149f92a84ba368036046f81288f8bdc45f42d8',
+    },
+    'fashion': {
+        'train': '8ffd8ba5187e0d77168c7607c59a9ecba650e0a8a6c8659b24c9d86891863cc2',
+        'test': 'e411294065cefb7ce88a64a88fd27149fcd232b44ff27a17a86ec3e1545c0364',
+    },
+    'fashion_and_mnist': {
+        'train': '564866ff79c85b36b91928a21a2612dd4ba9fd45faae6a33ea82772e4ff8b739',
+        'test': '31986352e356188bb5ce309f0a6680c61490a00f38a99f80beac42e69492a24f',
+    },
 }
 
 
@@ -76,9 +104,9 @@ class MultiMnist(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        folder, names = Path(self.data_dir).parents[2], SETS[self.builder_config.name]
+        folder, name = Path(self.data_dir).parents[2], self.builder_config.name
         return {
-            split: self._generate_examples(functools.partial(_pairs, folder, names, split))
+            split: self._generate_examples(functools.partial(_pairs, folder, name, split))
             for split in ('train', 'test')
         }
 
@@ -90,12 +118,60 @@ _FASHION = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Sh
 _FASHION += ['Bag', 'Ankle boot']
 
 
-def _pairs(data_dir: Path, names: tuple[str, str], split: str) -> Iterator[tuple[int, dict]]:
+def _pairs(data_dir: Path, config: str, split: str) -> Iterator[tuple[int, dict]]:
+    """Pairs of the configuration with their keys.
+
+    Raises:
+      RuntimeError: at the end, as `check`.
+    """
     left, right = (
         sources.load(f'tfds:{name}', split, size=SIDE, channels=1, data_dir=str(data_dir))
-        for name in names
+        for name in SETS[config]
     )
+    digest = hashlib.sha256()
     for row, other in enumerate(partners(split, len(left.labels), len(right.labels))):
         image = overlay(left.fetch(row)[..., 0], right.fetch(other)[..., 0])
         labels = {'left': int(left.labels[row]), 'right': int(right.labels[other])}
+        _add(digest, image, *labels.values())
         yield row, {'image': Image.fromarray(image), **labels}
+    check(digest.hexdigest(), config, split, left, right)
+
+
+def _add(digest, image: np.ndarray, *labels: int) -> None:
+    digest.update(np.ascontiguousarray(image).tobytes() + bytes(labels))
+
+
+def check(found: str, config: str, split: str, *items: sources.Source) -> None:
+    """Compares a checksum of pairs with the recorded one, and tells what a difference comes from.
+
+    Args:
+      found: SHA-256 of the pairs.
+      config: of `SETS`.
+      split: 'train' or 'test'.
+      *items: what the pairs were made of.
+
+    Warns:
+      UserWarning: they were made of other items than the published ones.
+
+    Raises:
+      RuntimeError: they were made of the published items, and came out differently.
+    """
+    if found == PAIRS[config][split]:
+        return
+    for name, source in zip(SETS[config], items, strict=True):
+        digest = hashlib.sha256()
+        for row, label in enumerate(source.labels):
+            _add(digest, source.fetch(row), int(label))
+        if digest.hexdigest() != ITEMS[name][split]:
+            warnings.warn(
+                f'multi_mnist/{config} ({split}) is not the recorded set: tfds:{name} here holds '
+                f'{len(source.labels)} examples that are not those of {name} 3.0.1, or lie in '
+                'another order. It can be trained on, but not be compared with other results',
+                stacklevel=2,
+            )
+            return
+    raise RuntimeError(
+        f'multi_mnist/{config} ({split}) has the checksum {found[:16]}..., but the published items '
+        f'give {PAIRS[config][split][:16]}...: this version of NumPy draws or indexes differently, '
+        'or the images were damaged on the way'
+    )
