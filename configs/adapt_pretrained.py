@@ -43,7 +43,7 @@ def get_config(argument: str = 'places365:resnet18,dann,tfds:office31/amazon,tfd
     c.trains += '|!encoder/**/norm*|head'
     c.optimizer.rates = {'encoder': 0.1}
     c.block = 64
-    c.steps, c.evaluate_every = 400, 80
+    c.steps, c.evaluate_every = 200, 40
     del c.runs['oracle']
     c.compare.update(ceiling='', arms=('source_only', *methods))
     streams = {name: {'batch': 32, 'augment': ''} for name in ('source', 'target')}

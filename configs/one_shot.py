@@ -12,6 +12,7 @@ DATA is
   and on the 20 official runs, and verification of pairs;
 - omniglot_between: 1,200 characters and their turns by 90 degrees as classes of their own, then the
   other 423 characters, 5- and 20-way, unturned;
+- omniglot_koch: as omniglot, with the images of 105 pixels, the net and the pairs of Koch et al.;
 - folder:PATH: one sub-folder for each identity or class, of which a seeded fifth is kept for the
   evaluation; tfds:lfw and other sets with many classes in the same way.
 
@@ -21,6 +22,9 @@ DATA is
     python launch/train.py --config configs/one_shot.py:omniglot,siamese --workdir runs/siamese
     python launch/train.py --config configs/one_shot.py:omniglot_between,prototypical,full \
         --workdir runs/prototypical
+    python launch/prepare.py omniglot_characters/105 --manual_dir DIR
+    python launch/train.py --config configs/one_shot.py:omniglot_koch,siamese,full \
+        --workdir runs/koch
 
 With a third field 'full' the schedule is as long as the papers', for an accelerator: 20,000
 episodes of 60 classes (Snell et al., 2017), or 90,000 steps of pairs.
@@ -40,20 +44,21 @@ import numpy as np
 from tljax import config
 from tljax.types import unknown
 
-EPISODES = {'draw': 'episode:{way}x1x5'}
-# What differs from the common protocol, method by method.
-METHODS = {
-    'infonce': {'draw': 'episode:{way}x1x1'},
-    'matching': EPISODES,
-    'prototypical': EPISODES,
-    'siamese': {'draw': 'pairs:64'},
-    'siamese_contrastive': {'draw': 'pairs:64'},
-    'supervised_contrastive': {'draw': 'episode:{way}x2x2'},
-    'triplet': {'draw': 'episode:{way}x2x2'},
+# How the batches of each method are drawn.
+DRAWS = {
+    'infonce': 'episode:{way}x1x1',
+    'matching': 'episode:{way}x1x5',
+    'prototypical': 'episode:{way}x1x5',
+    'siamese': 'episode:{way}x1x3',
+    'siamese_contrastive': 'pairs:64',
+    'supervised_contrastive': 'episode:{way}x2x2',
+    'triplet': 'episode:{way}x2x2',
 }
+KOCH = 'pairs:128'  # of siamese, as published
 FROZEN = 'frozen'
-OMNIGLOT = 'tfds:omniglot_characters/28'
+OMNIGLOT, LARGE = 'tfds:omniglot_characters/28', 'tfds:omniglot_characters/105'
 STEPS, FULL = 1000, {'episode': 20_000, 'pairs': 90_000}
+FULL_WAY = {'omniglot_between': 60}
 
 
 def get_config(argument: str = 'sklearn:digits,prototypical'):
@@ -66,11 +71,12 @@ def get_config(argument: str = 'sklearn:digits,prototypical'):
     c.optimizer.update(name='adam', schedule='cosine')
     c.hparams.rate, c.hparams.weight_decay = 1e-3, 0.0
     c.members.seed = (0, 1, 2, 3, 4)
-    way, turned = SETS.get(data, identities)(c, data)
+    way, kinds = SETS.get(data, identities)(c, data)
     c.runs.frozen = {}
     c.compare.update(baseline=FROZEN, arms=(FROZEN,))
     if method != FROZEN:
-        draw = METHODS[method]['draw'].format(way=60 if full and way > 5 else way) + turned
+        draw = KOCH if (data, method) == ('omniglot_koch', 'siamese') else DRAWS[method]
+        draw = draw.format(way=FULL_WAY.get(data, way) if full else way) + kinds
         changes = {'method': method, 'data': {'streams': {'source': {'draw': draw}}}}
         c.runs[method] = changes | ({'steps': FULL[draw.partition(':')[0]]} if full else {})
         c.compare.arms = (FROZEN, method)
@@ -83,15 +89,15 @@ def parsed(argument: str) -> tuple[str, str, bool]:
     if len(fields) not in (2, 3) or fields[2:] not in ([], ['full']) or not all(fields):
         raise ValueError(f'{argument!r} is not DATA,METHOD or DATA,METHOD,full')
     data, method = fields[:2]
-    if method not in METHODS and method != FROZEN:
-        raise unknown('method', method, (*METHODS, FROZEN))
+    if method not in DRAWS and method != FROZEN:
+        raise unknown('method', method, (*DRAWS, FROZEN))
     if data not in SETS and not data.startswith(('folder:', 'tfds:')):
         raise unknown('data', data, (*SETS, 'folder:PATH', 'tfds:NAME'))
     return data, method, bool(fields[2:])
 
 
 def digits(c, data: str) -> tuple[int, str]:
-    """scikit-learn's digits: classes an episode, and how turns count."""
+    """scikit-learn's digits: classes an episode, and what else stands in a draw."""
     c.net = {'name': 'lenet', 'widths': (32, 64), 'kernel': 3, 'dense': 0, 'padding': 'SAME'}
     c.net.update(norm=True, input={'size': 8, 'channels': 1})
     c.data.streams.source = config.stream(data, classes=(0, 1, 2, 3, 4), augment='shift:1')
@@ -107,7 +113,7 @@ def within(c, data: str) -> tuple[int, str]:
     """Omniglot's background alphabets, then within those of its evaluation set."""
     del data
     c.net = {'name': 'conv4'}
-    augment = 'shift:2|rotate:10'
+    augment = 'affine:10,0.3,0.2,2'  # as Koch et al., section 3.3
     c.data.streams.source = config.stream(OMNIGLOT, split='background', augment=augment)
     new = {'dataset': OMNIGLOT, 'split': 'evaluation'}
     c.data.evaluate.test = config.held_out(**new, protocol='within:20x1x1:20')
@@ -115,7 +121,16 @@ def within(c, data: str) -> tuple[int, str]:
     c.data.evaluate.pairs = config.held_out(**new, protocol='pairs:10000')
     c.members.seed = (0, 1, 2)
     c.steps = STEPS
-    return 20, ',rotated'
+    return 20, ',within,rotated'
+
+
+def koch(c, data: str) -> tuple[int, str]:
+    """The same with the images and the net of Koch et al., for an accelerator."""
+    way, kinds = within(c, data)
+    c.net = {'name': 'koch'}
+    for stream in (c.data.streams.source, *c.data.evaluate.values()):
+        stream.dataset = LARGE
+    return way, kinds
 
 
 def between(c, data: str) -> tuple[int, str]:
@@ -165,4 +180,9 @@ def classes_of(data: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-SETS = {'sklearn:digits': digits, 'omniglot': within, 'omniglot_between': between}
+SETS = {
+    'sklearn:digits': digits,
+    'omniglot': within,
+    'omniglot_between': between,
+    'omniglot_koch': koch,
+}

@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn import metrics
 
+from configs import one_shot
+from tljax import config as configs
 from tljax.data.sources import Source
 from tljax.evaluation import few_shot, unseen, verification
+from tljax.prepare import prepare
 
 R = np.random.RandomState(0)
 
@@ -118,3 +122,38 @@ def test_scores_of_members():
 def test_what_is_no_protocol_is_refused(protocol):
     with pytest.raises(ValueError, match=f"toy: protocol='{protocol}': expected 'episode:WAY"):
         unseen.check(protocol, source([0, 1], ('a', 'b')))
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Six identities with three photos each."""
+    for person in 'abcdef':
+        (tmp_path / person).mkdir()
+        for k in range(3):
+            photo = R.randint(0, 256, (12, 10, 3)).astype(np.uint8)
+            Image.fromarray(photo).save(tmp_path / person / f'{k}.png')
+    return tmp_path
+
+
+def test_a_folder_of_identities_is_split_by_identity(people):
+    c = one_shot.get_config(f'folder:{people},siamese')
+    old, new = c.data.streams.source.classes, c.data.evaluate.test.classes
+    assert sorted((*old, *new)) == list('abcdef')
+    assert len(new) == 2
+    assert c.data.evaluate.pairs.classes == new
+    assert c.runs.siamese.data.streams.source.draw == 'episode:4x1x3'
+    same = one_shot.get_config(f'folder:{people},frozen')
+    assert same.data.streams.source.classes == old
+
+
+def test_a_folder_of_identities_is_ready_to_train(people):
+    c = one_shot.get_config(f'folder:{people},infonce')
+    ready = prepare(configs.merged(c, c.runs.infonce))
+    np.testing.assert_array_equal(np.bincount(ready.streams['source'].source.labels), [3] * 4)
+    assert ready.held['test'].source.classes == tuple(c.data.evaluate.test.classes)
+
+
+def test_too_few_identities_are_refused(tmp_path):
+    (tmp_path / 'a').mkdir()
+    with pytest.raises(ValueError, match='has 1 classes; expected a folder for each of 4 or more'):
+        one_shot.get_config(f'folder:{tmp_path},siamese')
