@@ -15,21 +15,24 @@ one task.
     python launch/train.py \
         --config configs/multitask.py:tfds:plant_village,uncertainty,tasks=host+disease \
         --workdir runs/plant_village
-    python launch/train.py --config configs/multitask.py:sklearn:digits,equal,width=0.25 \
-        --workdir runs/digits_narrow
-    python launch/train.py --config configs/multitask.py:sklearn:digits,equal,share=label:0.1 \
-        --workdir runs/digits_few
+    python launch/train.py \
+        --config configs/multitask.py:sklearn:digits,equal,width=12+25+50+200 \
+        --workdir runs/digits_capacity
+    python launch/train.py \
+        --config configs/multitask.py:sklearn:digits,equal,share=label:10+100+1000 \
+        --workdir runs/digits_balance
     python launch/train.py \
         --config configs/multitask.py:sklearn:digits,equal,sharing=cross_stitch+mmoe+mtan \
         --workdir runs/digits_soft
 
-Further fields: tasks=A+B names label columns, width=F makes the shared layers F times as wide
-(the capacity study), share=TASK:F keeps a share F of a task's training labels (the study of
-balance), branch=ENDPOINT gives each task the layers behind it, sharing=A+B adds a run for each of
-'cross_stitch', 'mmoe' and 'mtan' (`tljax/nets/sharing.py`), which share softly what the others
-share whole, and sum the losses as `equal` does; 'affinity' shows how tasks bear on each other,
-'full' is the paper's schedule of 100 epochs. Without it, Multi-MNIST is trained for 10 epochs, with
-a rate that falls as a cosine.
+Further fields: tasks=A+B names label columns; width=P+Q adds runs whose shared layers have P and Q
+per cent of the width, for the capacity study (how large must the net be for all tasks, beside whole
+nets of one?); share=TASK:N+M adds runs, with twins of their own, that keep one in N or M of a
+task's training labels, for the study of balance; branch=ENDPOINT gives each task the layers behind
+it; sharing=A+B adds a run for each of 'cross_stitch', 'mmoe' and 'mtan' (`tljax/nets/sharing.py`),
+which share softly what the others share whole, and sum the losses as `equal` does; 'affinity' shows
+how tasks bear on each other; 'full' is the paper's schedule of 100 epochs. Without it, Multi-MNIST
+is trained for 10 epochs, with a rate that falls as a cosine.
 
 Expected: digits, mean ± standard deviation of three seeds, mean accuracy of the tasks: equal
 98.1 ± 0.4, uncertainty 97.8 ± 1.3, mgda_ub 96.6 ± 0.3, pcgrad 98.1 ± 0.3; error of `ink`: 0.180 ±
@@ -90,38 +93,50 @@ def get_config(argument: str = 'sklearn:digits,uncertainty'):
     c.title = f'{len(tasks)} tasks of {data.partition(":")[2]}'
     c.description = f'{", ".join(tasks)} of {data}, learnt together and alone'
     c.method = 'multitask'
-    c.net = wider(known['net'], float(fields.get('width', 1)))
+    c.net = known['net']
     c.head = known.get('head', {'name': 'linear'})
     c.hparams.update(rate=known.get('rate', 0.05), weight_decay=0.0)
     c.optimizer.schedule = 'cosine'
-    source = config.stream(data, batch=known['batch'], tasks=tasks)
-    if 'share' in fields:
-        task, _, share = fields['share'].partition(':')
-        source['shares'] = {task: float(share)}
-    c.data.streams.source = source
+    c.data.streams.source = config.stream(data, batch=known['batch'], tasks=tasks)
     c.data.evaluate.test = config.held_out(data, split=config.test_split(data), tasks=tasks)
     c.members.seed = (0, 1, 2)
     c.steps = known.get('full', FULL) if 'full' in fields else known.get('steps', STEPS)
-    shared = {'branch': fields['branch']} if 'branch' in fields else {}
-    c.options = shared
-    alone = {}
-    for task in tasks:
-        only = {
-            'tasks': (task,),
-            'shares': {t: s for t, s in source['shares'].items() if t == task},
-        }
-        test = {'tasks': (task,)}
-        alone[task] = f'single_{task}'
-        c.runs[alone[task]] = {'data': {'streams': {'source': only}, 'evaluate': {'test': test}}}
+    c.options = {'branch': fields['branch']} if 'branch' in fields else {}
+    twins: dict = {task: f'single_{task}' for task in tasks}
+    c.runs.update({name: only(task) for task, name in twins.items()})
+    arms = joint(balancers, fields, dict(c.options))
+    for percent in listed(fields, 'width'):
+        arms[f'width_{percent}'] = {'net': wider(known['net'], int(percent) / 100)}
+    task, _, shares = fields.get('share', '').partition(':')
+    for one_in in shares.split('+') if shares else ():
+        arm, few = f'{task}_1_in_{one_in}', {'shares': {task: 1 / int(one_in)}}
+        arms[arm] = {'data': {'streams': {'source': few}}}
+        twins[arm] = {task: f'single_{arm}'}
+        c.runs[f'single_{arm}'] = only(task, **few)
+    c.runs.update(arms)
+    c.compare.update(baseline='equal', arms=tuple(arms), twins=twins)
+    return c
+
+
+def only(task: str, **source) -> dict:
+    """The run that learns one task."""
+    one = {'tasks': (task,)}
+    return {'data': {'streams': {'source': {**one, **source}}, 'evaluate': {'test': one}}}
+
+
+def joint(balancers: tuple[str, ...], fields: dict[str, str], shared: dict) -> dict[str, dict]:
+    """The runs that learn all tasks, by balancer and by kind of sharing."""
+    arms = {}
     for name in ('equal', *balancers):
         at = {'balancer': 'mgda', 'at': 'features'} if name == 'mgda_ub' else {'balancer': name}
         told = {'affinity': True} if 'affinity' in fields and name == 'equal' else {}
-        c.runs[name] = {'options': {**shared, **at, **told}}
-    softly = tuple(fields['sharing'].split('+')) if 'sharing' in fields else ()
-    for name in softly:
-        c.runs[name] = {'options': {'sharing': name}}
-    c.compare.update(baseline='equal', arms=('equal', *balancers, *softly), twins=alone)
-    return c
+        arms[name] = {'options': {**shared, **at, **told}}
+    return arms | {name: {'options': {'sharing': name}} for name in listed(fields, 'sharing')}
+
+
+def listed(fields: dict[str, str], name: str) -> list[str]:
+    """What a field names, joined by '+'."""
+    return fields[name].split('+') if name in fields else []
 
 
 def parsed(argument: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
@@ -132,7 +147,7 @@ def parsed(argument: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
     if not data or not balancers or not set(fields) <= set(FIELDS):
         raise ValueError(
             f'{argument!r} is not DATA,BALANCER or DATA,BALANCER,FIELD..., such as '
-            f'sklearn:digits,uncertainty+pcgrad,width=0.5; fields are {", ".join(FIELDS)}'
+            f'sklearn:digits,uncertainty+pcgrad,width=50+200; fields are {", ".join(FIELDS)}'
         )
     return data, tuple(name for name in balancers.split('+') if name != 'equal'), fields
 

@@ -338,16 +338,26 @@ def test_study_judges_every_task_by_its_twin(tmp_path):
             'evaluate': {'test': {'tasks': ('ink',)}},
         }
     }
-    c.runs.both = {}
-    c.compare.update(baseline='both', arms=('both',), twins={'ink': 'single'})
+    few = {'data': {'streams': {'source': {'shares': {'ink': 0.5}}}}}
+    c.runs.both, c.runs.few = {}, few
+    c.runs.single_few = {
+        'data': {
+            'streams': {'source': {'tasks': ('ink',), 'shares': {'ink': 0.5}}},
+            'evaluate': {'test': {'tasks': ('ink',)}},
+        }
+    }
+    twins = {'ink': 'single', 'few': {'ink': 'single_few'}}
+    c.compare.update(baseline='both', arms=('both', 'few'), twins=twins)
     found = study.run(c, tmp_path)['tasks']
     rows = found['verdicts']['ink']['rows']
     assert found['verdicts']['ink']['lower']
-    assert [row['arm'] for row in rows] == ['single', 'both']
-    scores = {
-        a: runs.results(tmp_path / a)['scores']['test']['ink_rmse'] for a in ('single', 'both')
-    }
-    wanted = [(s - b) / s for s, b in zip(scores['single'], scores['both'], strict=True)]
-    np.testing.assert_allclose(found['relative_change']['both'], wanted, 1e-6)
+    assert [row['arm'] for row in rows] == ['single', 'both', 'few']
+    for arm, twin, row in (('both', 'single', rows[1]), ('few', 'single_few', rows[2])):
+        ours, alone = (
+            np.array(runs.results(tmp_path / one)['scores']['test']['ink_rmse'])
+            for one in (arm, twin)
+        )
+        np.testing.assert_allclose(row['delta_mean'], (ours - alone).mean(), 1e-5, 1e-8)
+        np.testing.assert_allclose(found['relative_change'][arm], (alone - ours) / alone, 1e-5)
     assert labels.OWN in runs.results(tmp_path / 'both')['tasks']
     assert 'against learning it alone' in (tmp_path / 'report.html').read_text()

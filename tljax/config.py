@@ -89,7 +89,8 @@ def default() -> ConfigDict:
     # reach, because it knows more, and that none is judged by.
     c.runs = ConfigDict()
     c.compare = {'baseline': '', 'ceiling': '', 'arms': (), 'stream': 'test', 'metric': 'accuracy'}
-    c.compare.twins = ConfigDict()  # task -> the run that learns it alone, for verdicts by task
+    # For verdicts by task: task -> the run that learns it alone; or arm -> the same for this arm.
+    c.compare.twins = ConfigDict()
     return c
 
 

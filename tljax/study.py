@@ -87,9 +87,18 @@ def _by_task(compare, arms: Mapping[str, Mapping]) -> dict:
     """As 'tasks' the verdicts of every task against the run that learns it alone."""
     if not compare.twins:
         return {}
-    twins = {task: arms[run] for task, run in compare.twins.items()}
     several = {name: arms[name] for name in compare.arms}
-    return {'tasks': multitask.compare(several, twins, compare.stream)}
+    every = {
+        arm: {task: arms[run] for task, run in twins_of(compare, arm).items()} for arm in several
+    }
+    usual = {task: arms[run] for task, run in twins_of(compare, '').items()}
+    return {'tasks': multitask.compare(several, usual, every, compare.stream)}
+
+
+def twins_of(compare, arm: str) -> dict[str, str]:
+    """task -> the run that learns it alone, as it is for this arm."""
+    usual = {task: run for task, run in compare.twins.items() if isinstance(run, str)}
+    return {**usual, **compare.twins.get(arm, {})} if arm in compare.arms else usual
 
 
 def _check(compare, runs: Mapping[str, Any]) -> None:
@@ -104,9 +113,10 @@ def _check(compare, runs: Mapping[str, Any]) -> None:
         trial[name] = {'members': members, 'scores': evaluated}
     arms = {name: trial[name] for name in compare.arms}
     verdict.compare(arms, compare.baseline, compare.stream, compare.metric, ceiling=compare.ceiling)
-    for task, run in compare.twins.items():
-        if run not in runs:
-            raise unknown(f'run in compare.twins[{task!r}]', run, runs)
+    for arm in compare.arms:
+        for task, run in twins_of(compare, arm).items():
+            if run not in runs:
+                raise unknown(f'run in compare.twins[{task!r}]', run, runs)
 
 
 def _in_order(config) -> dict[str, Any]:

@@ -107,43 +107,58 @@ def summary(scores: Mapping[str, list]) -> list[str]:
     return own or [name for name in ('accuracy',) if name in scores]
 
 
-def compare(arms: Mapping[str, Mapping], twins: Mapping[str, Mapping], stream: str) -> dict:
+def compare(
+    arms: Mapping[str, Mapping],
+    usual: Mapping[str, Mapping],
+    twins: Mapping[str, Mapping[str, Mapping]],
+    stream: str,
+) -> dict:
     """Arms that learn several tasks against the runs that learn one each.
 
     Args:
       arms: name -> what the run wrote into results.json.
-      twins: task -> the same of the run that learns it alone.
+      usual: task -> the same of the run that learns it alone.
+      twins: arm -> task -> the same of the run that this arm is judged by.
       stream: where they are compared.
 
     Returns:
       'verdicts': by task its 'metric', whether 'lower' is better and the 'rows' of
-      `verdict.compare`, whose baseline is 'single'; and 'relative_change': by arm Delta_m of every
-      member that has its twins, by the order of the arm's members.
+      `verdict.compare`, that of the usual twin, 'single', first; and 'relative_change': by arm
+      Delta_m of every member that has its twins, by the order of the arm's members.
     """
     verdicts: dict[str, dict] = {}
-    for task, twin in twins.items():
-        own = [name for name in summary(twin['scores'][stream])]
-        name = next(name for name in own if name.rpartition('_')[0] == task)
-        lower = lower_is_better(name)
-        rows = verdict.compare(
-            {'single': twin, **arms}, 'single', stream, name, lower_is_better=lower
+    for task, twin in usual.items():
+        name = next(
+            name for name in summary(twin['scores'][stream]) if name.rpartition('_')[0] == task
         )
-        verdicts[task] = {'metric': name, 'lower': lower, 'rows': rows}
-    changes = {}
-    for arm, results in arms.items():
-        changes[arm] = []
-        for i, member in enumerate(results['members']):
-            ours = {t: results['scores'][stream][v['metric']][i] for t, v in verdicts.items()}
-            theirs = {
-                task: twins[task]['scores'][stream][v['metric']][j]
-                for task, v in verdicts.items()
-                for j, other in enumerate(twins[task]['members'])
-                if other == member
-            }
-            if len(theirs) == len(ours):
-                lower = {task: v['lower'] for task, v in verdicts.items()}
-                changes[arm].append(relative_change(ours, theirs, lower))
+        how = {'lower_is_better': lower_is_better(name)}
+        rows = verdict.compare({'single': twin}, 'single', stream, name, **how)
+        for arm, results in arms.items():
+            both = {'single': twins[arm][task], arm: results}
+            found = verdict.compare(both, 'single', stream, name, **how)
+            rows += [row for row in found if row['arm'] == arm]
+        verdicts[task] = {'metric': name, 'lower': how['lower_is_better'], 'rows': rows}
+    changes = {
+        arm: _changes(results, twins[arm], verdicts, stream) for arm, results in arms.items()
+    }
     return {'verdicts': verdicts, 'relative_change': changes}
+
+
+def _changes(results: Mapping, twins: Mapping[str, Mapping], verdicts: Mapping, stream: str):
+    """Delta_m of each member that has a twin for every task."""
+    changes = []
+    for i, member in enumerate(results['members']):
+        ours = {t: results['scores'][stream][v['metric']][i] for t, v in verdicts.items()}
+        theirs = {
+            task: twins[task]['scores'][stream][v['metric']][j]
+            for task, v in verdicts.items()
+            for j, other in enumerate(twins[task]['members'])
+            if other == member
+        }
+        if len(theirs) == len(ours):
+            lower = {task: v['lower'] for task, v in verdicts.items()}
+            changes.append(relative_change(ours, theirs, lower))
+    return changes
 
 
 def relative_change(
