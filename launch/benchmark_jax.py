@@ -15,15 +15,20 @@ from tljax.methods.networks import encoder
 from tljax.nets.apply import variables
 from tljax.prepare import members_of, options_of
 from tljax.program import Program
-from tljax.types import Spec
+from tljax.types import Spec, Task
+
+
+def ready() -> None:
+    """Starts the backend."""
+    jax.block_until_ready(jnp.zeros(1))
 
 
 def loop(job, noise: dict, rate: float, momentum: float):
     """A function of a number of steps that trains so long, in compiled calls.
 
     Args:
-      job: a `benchmark.Steps`.
-      noise: 'image' and 'target' [P, N, H, W, C] uint8 and 'label' [P, N].
+      job: a `benchmark_cases.Steps`.
+      noise: 'image' and 'target' [P, N, H, W, C] uint8, 'label' [P, N], 'tasks' [T, P, N].
       rate: of SGD.
       momentum: of SGD.
     """
@@ -36,16 +41,19 @@ def loop(job, noise: dict, rate: float, momentum: float):
     names = tuple(map(str, range(noise['label'].max() + 1)))
     members, streams = members_of(config), {}
     labels = noise['label'].reshape(-1)
-    of_method = ('source',) if job.method == 'supervised' else ('source', 'target')
+    targets = {f'task{i}': one.reshape(-1) for i, one in enumerate(noise['tasks'])}
+    several = {'tasks': dict.fromkeys(targets, Task('classification', names)), 'targets': targets}
+    adapts = job.method not in ('supervised', 'multitask')
+    of_method = ('source', 'target') if adapts else ('source',)
     for name, key in zip(of_method, ('image', 'target'), strict=False):
         images = noise[key].reshape(-1, *noise[key].shape[2:])
-        source = Source('noise', names, labels, images.__getitem__, images.shape[1:])
+        source = Source('noise', names, labels, images.__getitem__, images.shape[1:], **several)
         order = data.select(source, members.seed.tolist(), [0] * job.seeds)
         batch = noise['label'].shape[1]
         streams[name] = data.Stream(name, source, *order, batch, name == 'source', image=images)
-    spec = Spec(source.image, names)
+    spec = Spec(source.image, names, tasks=source.tasks)
     rule = partial(optimizers.build, config.optimizer)
-    method = methods.METHODS[job.method](config, spec, rule)
+    method = methods.METHODS[job.method](config, spec, rule, **job.options)
     values = initial.drawn(method, spec, members.seed)
     # The last phase is the one of the method's own: earlier ones train on the source alone.
     program = Program(method.phases[-1], streams, members, values, options_of(config))

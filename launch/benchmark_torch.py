@@ -109,7 +109,85 @@ class Adda(Loop):
         self.descend(F.softplus(-tell(target)).mean(), self.other)
 
 
-LOOPS = {'supervised': Supervised, 'dann': Dann, 'dan': Dan, 'adda': Adda}
+def pcgrad(products):
+    """Weights of T gradients by their inner products [T, T]: Yu et al. 2020, algorithm 1."""
+    rows = np.eye(len(products))
+    for i, row in enumerate(rows):
+        for j in np.random.permutation(len(rows)):
+            if j != i and (along := row @ products[:, j]) < 0:
+                row[j] -= along / products[j, j]
+    return rows.sum(0)
+
+
+def mgda(products):
+    """The same, of least norm in their hull: Sener and Koltun 2018, algorithm 2."""
+    corners = np.eye(len(products))
+    weights = corners.mean(0)
+    for _ in range(250):
+        to = corners[np.argmin(products @ weights)] - weights
+        step = np.clip(-(to @ products @ weights) / max(to @ products @ to, 1e-12), 0, 1)
+        weights = weights + step * to
+        if step * np.abs(to).max() < 1e-5:
+            break
+    return weights
+
+
+class Tasks(Loop):
+    """A head for each task; of surgery, the gradients of the tasks one after the other."""
+
+    def __init__(self, net, trains, rate, momentum, steps, tasks, balancer, at='parameters'):
+        self.shared = [p for name, p in net.named_parameters() if not name.startswith('head.')]
+        width = net.head.in_features
+        net.head = nn.ModuleList(nn.Linear(width, 10) for _ in range(tasks))
+        super().__init__(net, net.parameters(), rate, momentum, steps)
+        self.solve = {'equal': None, 'pcgrad': pcgrad, 'mgda': mgda}[balancer]
+        self.move = self.at_features if at == 'features' else self.at_parameters
+
+    def step(self, batch):
+        z = self.net.features(batch['image'])
+        if not self.solve:
+            self.descend(sum(loss for loss, _ in self.losses(z, batch)))
+            return
+        self.optimizer.zero_grad()
+        self.move(z, batch)
+        self.optimizer.step()
+
+    def losses(self, z, batch):
+        """Of each task, with the parameters that are its own."""
+        for head, label in zip(self.net.head, batch['tasks'], strict=True):
+            yield F.cross_entropy(head(z), label), list(head.parameters())
+
+    def at_features(self, z, batch):
+        cut = z.detach().requires_grad_()
+        each = self.gradients(self.losses(cut, batch), [cut])
+        z.backward((self.weights(each) @ each).view_as(z))
+
+    def at_parameters(self, z, batch):
+        each = self.gradients(self.losses(z, batch), self.shared)
+        parts = (self.weights(each) @ each).split([p.numel() for p in self.shared])
+        for p, gradient in zip(self.shared, parts, strict=True):
+            p.grad = gradient.view_as(p)
+
+    def gradients(self, losses, shared):
+        """[T, P] by what is shared; those of a task's own are set."""
+        each = []
+        for loss, own in losses:
+            found = torch.autograd.grad(loss, [*shared, *own], retain_graph=True)
+            for p, gradient in zip(own, found[len(shared) :], strict=True):
+                p.grad = gradient
+            each.append(torch.cat([gradient.flatten() for gradient in found[: len(shared)]]))
+        return torch.stack(each)
+
+    def weights(self, each):
+        return torch.from_numpy(self.solve((each @ each.T).numpy())).to(each.dtype)
+
+
+LOOPS = {'supervised': Supervised, 'dann': Dann, 'dan': Dan, 'adda': Adda, 'multitask': Tasks}
+
+
+def ready() -> None:
+    """Starts the backend."""
+    torch.zeros(1)
 
 
 def build(net: dict, **options) -> nn.Module:
@@ -128,8 +206,8 @@ def loop(job, noise: dict, rate: float, momentum: float):
     """A function of a number of steps that trains so long, all seeds in turn.
 
     Args:
-      job: a `benchmark.Steps`.
-      noise: 'image' and 'target' [P, N, H, W, C] uint8 and 'label' [P, N].
+      job: a `benchmark_cases.Steps`.
+      noise: 'image' and 'target' [P, N, H, W, C] uint8, 'label' [P, N], 'tasks' [T, P, N].
       rate: of SGD.
       momentum: of SGD.
     """
@@ -137,7 +215,10 @@ def loop(job, noise: dict, rate: float, momentum: float):
         {'image': images(x), 'target': images(y), 'label': torch.from_numpy(label).long()}
         for x, y, label in zip(noise['image'], noise['target'], noise['label'], strict=True)
     ]
-    adapts = {'discriminator': True} if job.method != 'supervised' else {}
+    for one, tasks in zip(batches, noise['tasks'].swapaxes(0, 1), strict=True):
+        one['tasks'] = torch.from_numpy(tasks).long()
+    adapts = {'discriminator': True} if job.method in ('dann', 'dan', 'adda') else {}
+    several = {'tasks': job.tasks, **job.options} if job.tasks else {}
     loops = []
     for _ in range(job.seeds):
         net = build(job.net, **adapts)
@@ -145,7 +226,8 @@ def loop(job, noise: dict, rate: float, momentum: float):
             for name, module in net.named_children():
                 trained = name in job.trains.replace('/', '|').split('|')
                 module.train(trained).requires_grad_(trained)
-        loops.append(LOOPS[job.method](net, net.parameters(), rate, momentum, job.steps))
+        make = LOOPS[job.method]
+        loops.append(make(net, net.parameters(), rate, momentum, job.steps, **several))
 
     def run(steps: int):
         for one in loops:

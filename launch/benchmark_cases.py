@@ -1,0 +1,305 @@
+"""The cases of benchmark.py: what each times, and how two are compared."""
+
+import ctypes
+import importlib
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+POOL, RATE, MOMENTUM = 4, 0.01, 0.9
+
+
+class Steps(NamedTuple):
+    """Training steps of one kind."""
+
+    net: Mapping[str, Any]  # as config.net
+    method: str = 'supervised'
+    trains: str = 'encoder|head'
+    batch: int = 128  # of each domain
+    image: tuple[int, int, int] = (28, 28, 1)
+    seeds: int = 1  # members of one program, beside loops one after the other
+    loop: bool = True  # many steps a compiled call
+    steps: int = 1000  # of the schedules
+    tasks: int = 0  # of ten classes each; 0: one label, and no tasks
+    options: Mapping[str, Any] = {}  # of the method
+
+
+def cores() -> int:
+    """Those this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def compare(
+    case: str, ours, theirs, rounds: int, per_call: int = 1, against: str = 'PyTorch', **notes
+) -> dict:
+    """Times two functions in turn. `ratio` is their time over ours: above 1 we are faster."""
+    times = {'ours': [], 'theirs': []}
+    for _ in range(rounds):
+        for name, call in (('ours', ours), ('theirs', theirs)):
+            start = time.perf_counter()
+            call()
+            times[name].append((time.perf_counter() - start) / per_call * 1e3)
+    ratios = sorted(b / a for a, b in zip(times['ours'], times['theirs'], strict=True))
+    quarter = len(ratios) // 4
+    return {
+        'case': case,
+        'against': against,
+        'cores': cores(),
+        'ours_ms': statistics.median(times['ours']),
+        'theirs_ms': statistics.median(times['theirs']),
+        'ratio': statistics.median(ratios),
+        'spread': [ratios[quarter], ratios[-1 - quarter]],  # the middle half
+        **notes,
+        'rounds': times,
+    }
+
+
+def step_case(case: str):
+    """A case that times the steps of that name, compiled beforehand on our side."""
+
+    def run(args) -> list[dict]:
+        ours, theirs = (make(STEPS[case]) for make in LOOPS.values())
+        ours(1), theirs(1)
+        # Long steps need no ten of them for the clock.
+        steps = min(args.steps, max(1, round(args.steps * 2e5 / work(STEPS[case]))))
+        calls = [lambda: ours(steps), lambda: theirs(steps)]
+        return [compare(case, *calls, args.rounds, steps)]
+
+    return run
+
+
+def work(job: Steps) -> int:
+    """Pixels of a step."""
+    return job.batch * job.seeds * job.image[0] * job.image[1]
+
+
+def seeds(args) -> list[dict]:
+    """All seeds as members of one program: beside PyTorch, and beside runs of our own."""
+    job = STEPS['lenet_dann_5_seeds']
+    ours, theirs, alone = jax_loop(job), torch_loop(job), jax_loop(job._replace(seeds=1))
+    for one in (ours, theirs, alone):
+        one(1)
+    count = max(1, args.steps // job.seeds)
+    member = lambda: ours(count)
+    one_by_one = lambda: [alone(count) for _ in range(job.seeds)]
+    name = 'lenet_dann_5_seeds'
+    return [
+        compare(name, member, lambda: theirs(count), args.rounds, count, 'PyTorch, 5 loops'),
+        compare(f'{name}, alone', member, one_by_one, args.rounds, count, 'ours, 5 runs'),
+    ]
+
+
+def features_case(case: str, net: dict, batch: int = 16):
+    """A case that times the features of a batch of images of 224 pixels."""
+
+    def run(args) -> list[dict]:
+        import benchmark_jax
+        import benchmark_torch
+
+        images = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)
+        ours, theirs = (side.features(net, images) for side in (benchmark_jax, benchmark_torch))
+        ours(), theirs()
+        return [compare(case, ours, theirs, args.rounds)]
+
+    return run
+
+
+def probe_sweep(args) -> list[dict]:
+    """25 strengths x 5 seeds of logistic regression, 100 classes on 10,000 x 1,280 features.
+
+    The others would take an hour. One seed is timed and counted for all five, which come one after
+    the other on a CPU; of theirs every sixth strength, counted for its neighbours too. Ours has
+    its compilation in it.
+    """
+    import benchmark_probes as probes
+
+    features, labels = probes.examples(10_000, 1280, 100)
+    chosen, strengths = probes.halves(len(labels), seeds=1), np.logspace(-2, 4, 25)
+    some, seeds = strengths[::6], 5
+    curve, spent = probes.timed(probes.ours('logistic', features, labels, chosen, strengths))
+    spent *= seeds
+    rows = []
+    for name, make in (('scikit-learn', probes.scikit), ('PyTorch L-BFGS', probes.torch_loop)):
+        theirs, seconds = probes.timed(make('logistic', features, labels, chosen, some))
+        seconds *= len(strengths) / len(some) * seeds
+        rows.append(
+            {
+                'case': f'probe_sweep, {name}',
+                'against': f'{name}, extrapolated from {len(some)} of {curve.size * seeds} fits',
+                'cores': cores(),
+                'ours_ms': spent * 1e3,
+                'theirs_ms': seconds * 1e3,
+                'ratio': seconds / spent,
+                'spread': [seconds / spent] * 2,
+                'accuracy': {'ours': curve[0, ::6].tolist(), 'theirs': theirs[0].tolist()},
+            }
+        )
+    return rows
+
+
+def features_then_probe(args) -> list[dict]:
+    """The whole job: features of 240 images by ResNet-18, and the sweep of a probe on them."""
+    import benchmark_jax
+    import benchmark_probes as probes
+    import benchmark_torch
+
+    rng, net = np.random.default_rng(0), {'name': 'imagenet_resnet', 'depth': 18}
+    images = rng.integers(0, 256, (15, 16, 224, 224, 3), np.uint8)
+    labels = rng.integers(0, 2, 240).astype(np.int32)
+    chosen, strengths = probes.halves(240, seeds=5), np.logspace(-2, 4, 17)
+
+    def job(side, sweep, probe):
+        made = [side.features(net, batch) for batch in images]
+
+        def run():
+            features = np.concatenate([one() for one in made])
+            return sweep(probe, features, labels, chosen, strengths)()
+
+        return run
+
+    rows = []
+    for probe in ('ridge', 'logistic'):
+        ours = job(benchmark_jax, probes.ours, probe)
+        theirs = job(benchmark_torch, probes.scikit, probe)
+        ours(), theirs()
+        against = 'PyTorch and scikit-learn'
+        case = f'features_then_probe, {probe}'
+        rows.append(compare(case, ours, theirs, max(1, args.rounds // 3), against=against))
+    return rows
+
+
+def child(what: str, side: str, name: str, cache: str) -> str:
+    """What a process of its own prints, which keeps compiled programs in a folder."""
+    environment = os.environ | {
+        'JAX_COMPILATION_CACHE_DIR': cache,
+        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    }
+    script = str(Path(__file__).with_name('benchmark.py'))
+    command = [sys.executable, script, '--child', what, side, name]
+    return subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE).stdout
+
+
+def first_step(args) -> list[dict]:
+    """From the start of a process to the end of its first step, without and with a cache."""
+    begin = lambda side, cache: child('step', side, 'lenet_step', cache)
+
+    def cold():
+        with tempfile.TemporaryDirectory() as empty:
+            begin('jax', empty)
+
+    rounds = max(1, args.rounds // 3)
+    with tempfile.TemporaryDirectory() as cache:
+        begin('jax', cache)
+        theirs = lambda: begin('torch', cache)
+        return [
+            compare('first_step, cold', cold, theirs, rounds),
+            compare('first_step, cached', lambda: begin('jax', cache), theirs, rounds),
+        ]
+
+
+def tasks_case(name: str):
+    """A case of several tasks, which also tells the memory of both sides."""
+
+    def run(args) -> list[dict]:
+        with tempfile.TemporaryDirectory() as cache:
+            child('step', 'jax', name, cache)  # so that no compiler is in the memory
+            sides = {'ours': 'jax', 'theirs': 'torch'}
+            held = {who: float(child('memory', side, name, cache)) for who, side in sides.items()}
+        (row,) = step_case(name)(args)
+        return [row | {'memory_mib': held}]
+
+    return run
+
+
+def one_step(side: str, name: str) -> None:
+    LOOPS[side](STEPS[name])(1)
+
+
+def memory(side: str, name: str) -> None:
+    """Prints the most MiB that the process holds while it steps, above those after its imports."""
+    importlib.import_module(f'benchmark_{side}').ready()
+    before = resident('VmRSS')
+    step = LOOPS[side](STEPS[name])
+    step(2)
+    ctypes.CDLL(None).malloc_trim(0)  # what building left behind is not the steps'
+    Path('/proc/self/clear_refs').write_text('5')  # the peak begins anew
+    step(5)
+    print(resident('VmHWM') - before)
+
+
+def resident(which: str) -> float:
+    """MiB of this process: 'VmRSS' now, or 'VmHWM' at most."""
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(rf'{which}:\s+(\d+)', status)[1]) / 1024
+
+
+CHILDREN = {'step': one_step, 'memory': memory}
+
+
+def batches(job: Steps) -> dict[str, np.ndarray]:
+    """POOL batches of noise in place of images: the speed is the same."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, POOL, job.batch, *job.image), np.uint8)
+    labels = rng.integers(0, 10, (POOL, job.batch), np.int32)
+    tasks = rng.integers(0, 10, (job.tasks, POOL, job.batch), np.int32)
+    return {'image': images[0], 'target': images[1], 'label': labels, 'tasks': tasks}
+
+
+def torch_loop(job: Steps):
+    from benchmark_torch import loop
+
+    return loop(job, batches(job), RATE, MOMENTUM)
+
+
+def jax_loop(job: Steps):
+    """The same, as steps of a run."""
+    from benchmark_jax import loop
+
+    return loop(job, batches(job), RATE, MOMENTUM)
+
+
+LOOPS = {'jax': jax_loop, 'torch': torch_loop}
+LENET = {'name': 'lenet'}
+RESNET18 = {'name': 'imagenet_resnet', 'depth': 18}
+BALANCERS = {
+    'equal': {'balancer': 'equal'},
+    'pcgrad': {'balancer': 'pcgrad'},
+    'mgda': {'balancer': 'mgda'},
+    'mgda_ub': {'balancer': 'mgda', 'at': 'features'},
+}
+STEPS = {
+    'lenet_step': Steps(LENET),
+    'lenet_dann_step': Steps(LENET, 'dann'),
+    'lenet_dan_step': Steps(LENET, 'dan'),
+    'lenet_adda_step': Steps(LENET, 'adda'),
+    'cifar_resnet20_step': Steps({'name': 'cifar_resnet', 'depth': 20}, image=(32, 32, 3)),
+    'resnet18_last_stage_step': Steps(
+        RESNET18, trains='encoder/stage4|head', batch=16, image=(224, 224, 3), loop=False
+    ),
+    'lenet_dann_5_seeds': Steps(LENET, 'dann', seeds=5),
+    **{
+        f'lenet_{count}_tasks_{name}': Steps(LENET, 'multitask', tasks=count, options=options)
+        for count in (2, 8)
+        for name, options in BALANCERS.items()
+    },
+}
+CASES = {
+    **{name: (tasks_case if job.tasks else step_case)(name) for name, job in STEPS.items()},
+    'lenet_dann_5_seeds': seeds,
+    'resnet50_features': features_case(
+        'resnet50_features', {'name': 'imagenet_resnet', 'depth': 50}
+    ),
+    'mobilenet_v2_features': features_case('mobilenet_v2_features', {'name': 'mobilenet_v2'}),
+    'features_then_probe': features_then_probe,
+    'probe_sweep': probe_sweep,
+    'first_step': first_step,
+}
