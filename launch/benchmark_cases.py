@@ -31,6 +31,8 @@ class Steps(NamedTuple):
     steps: int = 1000  # of the schedules
     tasks: int = 0  # of ten classes each; 0: one label, and no tasks
     options: Mapping[str, Any] = {}  # of the method
+    draw: str = ''  # episodes or pairs, of `batch` images of `classes` classes
+    classes: int = 10
 
 
 def cores() -> int:
@@ -98,14 +100,14 @@ def seeds(args) -> list[dict]:
     ]
 
 
-def features_case(case: str, net: dict, batch: int = 16):
-    """A case that times the features of a batch of images of 224 pixels."""
+def features_case(case: str, net: dict, batch: int = 16, image=(224, 224, 3)):
+    """A case that times the features of a batch of images."""
 
     def run(args) -> list[dict]:
         import benchmark_jax
         import benchmark_torch
 
-        images = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)
+        images = np.random.default_rng(0).integers(0, 256, (batch, *image), np.uint8)
         ours, theirs = (side.features(net, images) for side in (benchmark_jax, benchmark_torch))
         ours(), theirs()
         return [compare(case, ours, theirs, args.rounds)]
@@ -175,6 +177,24 @@ def features_then_probe(args) -> list[dict]:
         case = f'features_then_probe, {probe}'
         rows.append(compare(case, ours, theirs, max(1, args.rounds // 3), against=against))
     return rows
+
+
+def gallery_search(args) -> list[dict]:
+    """The nearest of 10,000 classes, one image each, for each of 1,000 queries, of 64 features."""
+    from sklearn.neighbors import NearestNeighbors
+
+    from tljax.gallery import Gallery, search
+
+    random = np.random.default_rng(0)
+    known, queries = (random.standard_normal((n, 64), np.float32) for n in (10_000, 1_000))
+    names = tuple(map(str, range(len(known))))
+    gallery = Gallery(known, names, 'euclidean', '')
+    brute = NearestNeighbors(n_neighbors=1, algorithm='brute').fit(known)
+    ours, theirs = lambda: search(gallery, queries), lambda: brute.kneighbors(queries)
+    same = [one[0][0] for one in ours()] == [names[i] for (i,) in theirs()[1]]
+    against = 'scikit-learn, brute force'
+    row = compare('gallery_search', ours, theirs, args.rounds, against=against)
+    return [row | {'same_answers': same}]
 
 
 def child(what: str, side: str, name: str, cache: str) -> str:
@@ -250,6 +270,8 @@ def batches(job: Steps) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2, POOL, job.batch, *job.image), np.uint8)
     labels = rng.integers(0, 10, (POOL, job.batch), np.int32)
+    if job.draw:  # as many of each class
+        labels = (np.arange(labels.size, dtype=np.int32) % job.classes).reshape(labels.shape)
     tasks = rng.integers(0, 10, (job.tasks, POOL, job.batch), np.int32)
     return {'image': images[0], 'target': images[1], 'label': labels, 'tasks': tasks}
 
@@ -268,7 +290,7 @@ def jax_loop(job: Steps):
 
 
 LOOPS = {'jax': jax_loop, 'torch': torch_loop}
-LENET = {'name': 'lenet'}
+LENET, CONV4 = {'name': 'lenet'}, {'name': 'conv4'}
 RESNET18 = {'name': 'imagenet_resnet', 'depth': 18}
 BALANCERS = {
     'equal': {'balancer': 'equal'},
@@ -286,6 +308,10 @@ STEPS = {
         RESNET18, trains='encoder/stage4|head', batch=16, image=(224, 224, 3), loop=False
     ),
     'lenet_dann_5_seeds': Steps(LENET, 'dann', seeds=5),
+    'conv4_episode_step': Steps(
+        CONV4, 'prototypical', batch=120, draw='episode:20x1x5', classes=40
+    ),
+    'conv4_pair_step': Steps(CONV4, 'siamese', batch=128, draw='pairs:64', classes=40),
     **{
         f'lenet_{count}_tasks_{name}': Steps(LENET, 'multitask', tasks=count, options=options)
         for count in (2, 8)
@@ -299,7 +325,9 @@ CASES = {
         'resnet50_features', {'name': 'imagenet_resnet', 'depth': 50}
     ),
     'mobilenet_v2_features': features_case('mobilenet_v2_features', {'name': 'mobilenet_v2'}),
+    'conv4_features': features_case('conv4_features', CONV4, 500, (28, 28, 1)),
     'features_then_probe': features_then_probe,
+    'gallery_search': gallery_search,
     'probe_sweep': probe_sweep,
     'first_step': first_step,
 }

@@ -9,6 +9,7 @@ import numpy as np
 from tljax import config as configs
 from tljax import features as stored
 from tljax import initial, methods, optimizers
+from tljax.data import episodes
 from tljax.data import streams as data
 from tljax.data.sources import Source
 from tljax.methods.networks import encoder
@@ -38,25 +39,29 @@ def loop(job, noise: dict, rate: float, momentum: float):
     config.net = dict(job.net)
     config.members.seed = tuple(range(job.seeds))
     config.data.streams.target = configs.stream()
+    config.data.streams.source.draw = job.draw
+    draw = episodes.parse(job.draw) if job.draw else None
     names = tuple(map(str, range(noise['label'].max() + 1)))
     members, streams = members_of(config), {}
     labels = noise['label'].reshape(-1)
     targets = {f'task{i}': one.reshape(-1) for i, one in enumerate(noise['tasks'])}
     several = {'tasks': dict.fromkeys(targets, Task('classification', names)), 'targets': targets}
-    adapts = job.method not in ('supervised', 'multitask')
+    adapts = job.method in ('adda', 'dan', 'dann')
     of_method = ('source', 'target') if adapts else ('source',)
     for name, key in zip(of_method, ('image', 'target'), strict=False):
         images = noise[key].reshape(-1, *noise[key].shape[2:])
         source = Source('noise', names, labels, images.__getitem__, images.shape[1:], **several)
         order = data.select(source, members.seed.tolist(), [0] * job.seeds)
         batch = noise['label'].shape[1]
-        streams[name] = data.Stream(name, source, *order, batch, name == 'source', image=images)
+        drawn = {'labelled': name == 'source', 'image': images, 'draw': draw}
+        streams[name] = data.Stream(name, source, *order, batch, **drawn)
     spec = Spec(source.image, names, tasks=source.tasks)
     rule = partial(optimizers.build, config.optimizer)
     method = methods.METHODS[job.method](config, spec, rule, **job.options)
     values = initial.drawn(method, spec, members.seed)
-    # The last phase is the one of the method's own: earlier ones train on the source alone.
-    program = Program(method.phases[-1], streams, members, values, options_of(config))
+    # The last phase with steps is the method's own: earlier ones train on the source alone.
+    own = [phase for phase in method.phases if phase.steps][-1]
+    program = Program(own, streams, members, values, options_of(config))
     state = program.begin(values, 0, None)
 
     def run(steps: int) -> None:

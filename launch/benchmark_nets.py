@@ -32,6 +32,27 @@ class LeNet(Net):
         return F.relu(self.dense(x.flatten(1)))
 
 
+class Conv4(Net):
+    def __init__(self, classes: int = 10, **options):
+        super().__init__(64, classes, **options)
+        sizes = ((1, 64), (64, 64), (64, 64), (64, 64))
+        self.layers = nn.Sequential(
+            *(
+                # The norm after the pool, as in ours: cheaper for both.
+                nn.Sequential(
+                    nn.Conv2d(*size, 3, padding=1, bias=False),
+                    nn.MaxPool2d(2),
+                    nn.BatchNorm2d(64),
+                    nn.ReLU(inplace=True),
+                )
+                for size in sizes
+            )
+        )
+
+    def features(self, x):
+        return self.layers(x).flatten(1)
+
+
 def unit(inner, width, kernel=1, stride=1, groups=1, act=nn.ReLU):
     """Convolution, norm, activation."""
     conv = nn.Conv2d(inner, width, kernel, stride, kernel // 2, groups=groups, bias=False)
@@ -135,6 +156,7 @@ class MobileNetV2(Net):
 NETS = {
     'lenet': LeNet,
     'cifar_resnet': CifarResNet,
+    'conv4': Conv4,
     'imagenet_resnet': ResNet,
     'mobilenet_v2': MobileNetV2,
 }

@@ -182,7 +182,36 @@ class Tasks(Loop):
         return torch.from_numpy(self.solve((each @ each.T).numpy())).to(each.dtype)
 
 
+class Prototypical(Loop):
+    """Episodes: `way` supports, then their queries, class after class."""
+
+    def __init__(self, net, trains, rate, momentum, steps, draw):
+        super().__init__(net, trains, rate, momentum, steps)
+        self.way, _, query = map(int, draw.partition(':')[2].split('x'))
+        self.label = torch.arange(self.way).repeat_interleave(query)
+
+    def step(self, batch):
+        z = self.net.features(batch['image'])
+        apart = torch.cdist(z[self.way :], z[: self.way]) ** 2
+        self.descend(F.cross_entropy(-apart, self.label))
+
+
+class Siamese(Loop):
+    """Pairs, every other one of one class: Koch's weighted L1 distance."""
+
+    def __init__(self, net, trains, rate, momentum, steps, draw):
+        del draw
+        super().__init__(net, trains, rate, momentum, steps)
+
+    def step(self, batch):
+        x, y = self.net.features(batch['image']).chunk(2)
+        same = 1 - torch.arange(len(x)) % 2
+        logits = self.net.head((x - y).abs())[:, 0]
+        self.descend(F.binary_cross_entropy_with_logits(logits, same.to(logits.dtype)))
+
+
 LOOPS = {'supervised': Supervised, 'dann': Dann, 'dan': Dan, 'adda': Adda, 'multitask': Tasks}
+LOOPS |= {'prototypical': Prototypical, 'siamese': Siamese}
 
 
 def ready() -> None:
@@ -219,6 +248,7 @@ def loop(job, noise: dict, rate: float, momentum: float):
         one['tasks'] = torch.from_numpy(tasks).long()
     adapts = {'discriminator': True} if job.method in ('dann', 'dan', 'adda') else {}
     several = {'tasks': job.tasks, **job.options} if job.tasks else {}
+    several |= {'draw': job.draw} if job.draw else {}
     loops = []
     for _ in range(job.seeds):
         net = build(job.net, **adapts)

@@ -33,8 +33,11 @@ class Gallery(NamedTuple):
     @property
     def means(self) -> np.ndarray:
         """[classes, D]."""
-        names = np.array(self.names)
-        return np.stack([self.features[names == name].mean(0) for name in self.classes])
+        place = {name: i for i, name in enumerate(self.classes)}
+        own = np.array([place[name] for name in self.names])
+        count = np.bincount(own)
+        together = self.features[np.argsort(own, kind='stable')]
+        return np.add.reduceat(together, np.cumsum(count) - count) / count[:, None].astype('f')
 
 
 def embed(model: Model, paths: Sequence[Path]) -> np.ndarray:
@@ -106,27 +109,52 @@ def load(path: Path, model: Model) -> Gallery:
 def search(gallery: Gallery, features: np.ndarray, top: int = 1) -> list[list[tuple[str, float]]]:
     """The nearest `top` classes of each of the features [N, D], with their distances."""
     means, classes = gallery.means, gallery.classes
-    held = len(classes) if gallery.metric == 'euclidean' else means.size
-    step = max(1, _BLOCK // held)
-    found = []
-    for start in range(0, len(features), step):
-        apart = _distances(features[start : start + step], means, gallery.metric)
-        order = np.argsort(apart, axis=1, kind='stable')[:, :top]
-        near = np.take_along_axis(apart, order, 1)
+    nearest = _NEAREST[gallery.metric](means)
+    top, found = min(top, len(classes)), []
+    for start in range(0, len(features), nearest.block):
+        block = nearest(features[start : start + nearest.block], top)
         found += [
             [(classes[k], float(d)) for k, d in zip(*one, strict=True)]
-            for one in zip(order, near, strict=True)
+            for one in zip(*block, strict=True)
         ]
     return found
 
 
-def _distances(x: np.ndarray, y: np.ndarray, metric: str) -> np.ndarray:
-    """As `few_shot.distances`; the Euclidean ones by one matrix product, in double precision."""
-    if metric != 'euclidean':
-        return distances(x, y, metric)
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    squared = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T
-    return np.sqrt(np.maximum(squared, 0))
+class _Euclidean:
+    """By one matrix product, in double precision, for it is a difference of large numbers."""
+
+    def __init__(self, means: np.ndarray):
+        wide = means.astype(np.float64)
+        self.block = max(1, _BLOCK // len(means))
+        self.back = np.vstack([-2 * wide.T, (wide * wide).sum(1)])
+
+    def __call__(self, x: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+        x = x.astype(np.float64)
+        # |x - y|^2 but for |x|^2, which does not change an order.
+        order, near = _least(np.hstack([x, np.ones((len(x), 1))]) @ self.back, top)
+        return order, np.sqrt(np.maximum(near + (x * x).sum(1)[:, None], 0))
+
+
+class _Manhattan:
+    def __init__(self, means: np.ndarray):
+        self.means, self.block = means, max(1, _BLOCK // means.size)
+
+    def __call__(self, x: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+        return _least(distances(x, self.means, 'manhattan'), top)
+
+
+_NEAREST = {'euclidean': _Euclidean, 'manhattan': _Manhattan}
+
+
+def _least(apart: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and values of the `top` least numbers of each row, least and leftmost first."""
+    if top == 1:
+        some = apart.argmin(1)[:, None]
+    else:
+        some = np.argpartition(apart, top - 1, axis=1)[:, :top]
+        ranks = np.lexsort((some, np.take_along_axis(apart, some, 1)))
+        some = np.take_along_axis(some, ranks, 1)
+    return some, np.take_along_axis(apart, some, 1)
 
 
 def named(nearest: list[tuple[str, float]], limit: float | None) -> list[tuple[str, float]]:
