@@ -71,8 +71,8 @@ def build(
         which every task has something of its own at every endpoint.
       sharing_options: keywords of the sharing's row.
       at: of a solver, the gradients it looks at: of the shared 'parameters', or 'features', of
-        what the shared layers return, which one vmapped pull-back of the heads gives (MGDA-UB:
-        Sener and Koltun 2018, arXiv:1810.04650, equation 6).
+        what the shared layers return, for which only the heads are pulled back (MGDA-UB: Sener
+        and Koltun 2018, arXiv:1810.04650, equation 6).
       balance: keywords of the balancer's row.
       affinity: whether to tell as outcome how tasks bear on each other, which costs a backward and
         a forward pass a task each step: see `affinities`.

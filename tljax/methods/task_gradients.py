@@ -11,6 +11,16 @@ from tljax.types import Array, Gradient, PyTree, Scalar
 AFFINITIES = ('cosine', 'lookahead')
 
 
+def one_by_one(pull: Callable, tasks: int) -> PyTree:
+    """Gradients [T, ...] of the losses [T] that `pull` pulls back.
+
+    Not vmapped: batched by task, the gradients of convolutions take three times as long on a CPU,
+    and every activation has T cotangents at a time.
+    """
+    (each,) = jax.lax.map(pull, jnp.eye(tasks))
+    return each
+
+
 def surgery(shared: str, solve: Solver) -> Gradient:
     """A `Player.gradient` for a loss of shape [T]: sum_t a_t g_t, with a of `solve`.
 
@@ -24,7 +34,7 @@ def surgery(shared: str, solve: Solver) -> Gradient:
 
     def gradient(loss: Callable, own, key):
         values, pull, aux = jax.vjp(loss, own, has_aux=True)
-        (each,) = jax.vmap(pull)(jnp.eye(len(values)))
+        each = one_by_one(pull, len(values))
         weights = solve(inner_products(each[shared]), key) if shared in each else None
         ones = jnp.ones(len(values))
         combined = {
@@ -39,7 +49,7 @@ def surgery(shared: str, solve: Solver) -> Gradient:
 
 
 def of_each(losses: Callable, shared: PyTree) -> tuple[Array, PyTree, PyTree]:
-    """Losses with their gradients by what the tasks share, from one vmapped pull-back.
+    """Losses with their gradients by what the tasks share.
 
     Args:
       losses: shared -> (losses [T], aux).
@@ -50,8 +60,7 @@ def of_each(losses: Callable, shared: PyTree) -> tuple[Array, PyTree, PyTree]:
       are constants; and aux.
     """
     found, pull, aux = jax.vjp(losses, jax.lax.stop_gradient(shared), has_aux=True)
-    (each,) = jax.lax.stop_gradient(jax.vmap(pull)(jnp.eye(len(found))))
-    return found, each, aux
+    return found, jax.lax.stop_gradient(one_by_one(pull, len(found))), aux
 
 
 def carried_back(shared: PyTree, each: PyTree, weights: Array) -> Scalar:
@@ -82,9 +91,9 @@ def affinities(losses: Callable, shared, rate) -> dict[str, Array]:
     """
     shared = jax.lax.stop_gradient(shared)
     now, pull = jax.vjp(losses, shared)
-    (each,) = jax.vmap(pull)(jnp.eye(len(now)))
+    each = one_by_one(pull, len(now))
     products = inner_products(each)
     length = jnp.sqrt(jnp.maximum(jnp.diag(products), 1e-12))
     step = lambda gradient: losses(jax.tree.map(lambda p, g: p - rate * g, shared, gradient))
-    found = products / jnp.outer(length, length), 1 - jax.vmap(step)(each) / (now + 1e-12)
+    found = products / jnp.outer(length, length), 1 - jax.lax.map(step, each) / (now + 1e-12)
     return jax.lax.stop_gradient(dict(zip(AFFINITIES, found, strict=True)))
