@@ -175,6 +175,14 @@ def speed(benchmark: dict) -> str:
         ours, theirs = (f'{row[key]:,.1f}' for key in ('ours_ms', 'theirs_ms'))
         cells = row['case'], str(row['cores']), ours, row['against'], theirs, f'{row["ratio"]:.2f}'
         lines.append(f'| {" | ".join(cells)} | {low:.2f} to {high:.2f} |')
+    held = [
+        f'{row["case"]} {row["memory_mib"]["ours"]:.0f} / {row["memory_mib"]["theirs"]:.0f}'
+        for row in benchmark['rows']
+        if 'memory_mib' in row
+    ]
+    if held:
+        lines += ['', 'The most memory of a process while it steps, above what it holds after its']
+        lines += [f'imports, ours / theirs in MiB: {", ".join(held)}.']
     versions = {k: v for k, v in benchmark['machine'].items() if k not in ('cores', 'processor')}
     return '\n'.join([*lines, '', ', '.join(' '.join(pair) for pair in versions.items()) + '.'])
 

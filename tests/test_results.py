@@ -87,6 +87,15 @@ def test_readme_shows_what_is_kept():
             assert kept['title'] in text, f'python launch/results.py: README.md lacks {path.name}'
 
 
+def test_memory_is_told_of_the_cases_that_measured_it():
+    row = {'case': 'a', 'cores': 1, 'against': 'x', 'ours_ms': 1.0, 'theirs_ms': 2.0, 'ratio': 2.0}
+    row |= {'spread': [1.0, 3.0]}
+    found = {'machine': {'jax': '1'}, 'rows': [row]}
+    assert 'MiB' not in results.speed(found)
+    found['rows'].append(row | {'case': 'b', 'memory_mib': {'ours': 97.2, 'theirs': 125.0}})
+    assert 'imports, ours / theirs in MiB: b 97 / 125.' in results.speed(found)
+
+
 def test_ranking_has_the_best_source_first_and_tau_below():
     scores = {'a': {'logme': [1.0, 3.0]}, 'b': {'logme': [0.5]}}
     found = {'scores': scores, 'reached': {'b': 0.5, 'a': 0.75}, 'kendall_tau': {'logme': 1.0}}
