@@ -6,9 +6,9 @@
 Both sides do the same work on the same data: nets, batches and optimizers of training steps are
 alike, and so are the features and labels of probes. PyTorch is eager, its memory channels-last.
 Rounds of the two alternate, so that what else the machine does falls on both; the ratio is the
-median over rounds. Rows of several tasks also have the memory of both, of processes of their own.
-With --out a file that exists keeps the rows of other cases. Where the machine
-is not idle, threads that wait for each other make the comparison meaningless: give it one core,
+median over rounds. Rows of several tasks also have the memory of both, each in a process of its
+own. With --out a file that exists keeps the rows of other cases. Where the machine is not idle,
+threads that wait for each other make the comparison meaningless: give it one core,
 
     OMP_NUM_THREADS=1 taskset -c 0 python launch/benchmark.py
 
