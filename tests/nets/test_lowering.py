@@ -204,12 +204,13 @@ def test_max_pool_shows_what_is_not_a_number():
         assert jnp.isnan(max_pool(x - jnp.inf, 2)).all()
 
 
+@pytest.mark.parametrize('inner', [2, 32])  # in one piece, and as a plain convolution
 @pytest.mark.parametrize(
     'side, kernel, padding, window',
     [(8, 5, 'VALID', 2), (9, 3, 'SAME', 2), (10, 3, ((1, 0), (2, 1)), 3), (6, 4, 'SAME', 1)],
 )
-def test_conv_pool(side, kernel, padding, window):
-    x, k, b = normal(0, 2, side, side, 2), normal(1, kernel, kernel, 2, 3), normal(2, 3)
+def test_conv_pool(side, kernel, padding, window, inner):
+    x, k, b = normal(0, 2, side, side, inner), normal(1, kernel, kernel, inner, 3), normal(2, 3)
 
     def plain(x, k, b):
         y = native(x, k, (1, 1), padding, dimension_numbers=NHWC) + b
@@ -223,13 +224,14 @@ def test_conv_pool(side, kernel, padding, window):
 
 def test_layers_with_a_norm():
     """Convolution, pool, norm, relu; and flattening, product, norm, relu."""
-    x = normal(0, 4, 6, 6, 2)
+    few, many = normal(0, 4, 6, 6, 2), normal(0, 4, 6, 6, 32)
 
     def unit(y):
         y = (y - y.mean(axes)) / np.sqrt(y.var(axes) + 1e-5)
         return np.maximum(y * params['norm']['scale'] + params['norm']['bias'], 0)
 
-    for layer, axes in ((ConvPool(3, (3, 3), norm=True), (0, 1, 2)), (FlatDense(5, True), (0,))):
+    pooled = ConvPool(3, (3, 3), norm=True), (0, 1, 2)
+    for x, layer, axes in ((few, *pooled), (many, *pooled), (few, FlatDense(5, True), (0,))):
         variables = layer.init(jax.random.key(0), x)
         params = {'kernel': variables['params']['kernel']}
         size = params['kernel'].shape[-1]

@@ -88,6 +88,8 @@ def conv_pool(x: Array, kernel: Array, bias: Array, padding, window: int = 2) ->
       [N, h, w, O].
     """
     pads = pads_of(x, kernel, (1, 1), padding)
+    if _wide(x, kernel, pads, window):
+        return nn.relu(_plain(x, kernel, pads, window) + bias)
 
     def native(x, kernel, bias):
         return nn.relu(_native(x, kernel, pads, window) + bias)
@@ -108,6 +110,25 @@ def conv_pool_last(x: Array, kernel: Array, padding, window: int = 2) -> Array:
     native = lambda x, kernel: _native(x, kernel, pads, window).transpose(3, 1, 2, 0)
     lowered = lambda x, kernel: _lowered(x, kernel, pads, window)
     return lax.platform_dependent(x, kernel, cpu=lowered, default=native)
+
+
+def _wide(x, kernel, pads, window) -> bool:
+    """Whether a plain convolution, and the pool after it, are faster than one product for both.
+
+    In ms with gradients, on one core: [120, 14, 14, 64] 3x3 -> 64, 157 plain and 413 in one; [120,
+    14, 14, 16] -> 32, 29 and 37; [128, 12, 12, 20] 5x5 -> 50, 79 and 55. Where one pixel is left, a
+    plain convolution gets a slow layout: [120, 3, 3, 64] 3x3 -> 64, 34 and 6.
+    """
+    left = [
+        (side + sum(pad) - k + 1) // window
+        for side, pad, k in zip(x.shape[1:3], pads, kernel.shape, strict=False)
+    ]
+    return x.shape[-1] >= 32 and max(left) > 1
+
+
+def _plain(x, kernel, pads, window):
+    """[N, h, w, O]."""
+    return max_pool(conv(x, kernel, (1, 1), pads, dimension_numbers=NHWC), window)
 
 
 def _native(x, kernel, pads, window):
@@ -173,6 +194,9 @@ class ConvPool(nn.Module):
         """[N, H, W, C] -> [N, h, w, features]."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+        pads = pads_of(x, kernel, (1, 1), self.padding)
+        if self.norm and _wide(x, kernel, pads, self.window):
+            return nn.relu(BatchNorm(name='norm')(_plain(x, kernel, pads, self.window)))
         if self.norm:
             y = conv_pool_last(x, kernel, self.padding, self.window)
             return nn.relu(BatchNorm(axis=0, name='norm')(y)).transpose(3, 1, 2, 0)
