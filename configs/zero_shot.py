@@ -6,7 +6,8 @@ themselves (stream test), and among all classes (streams seen and unseen, with t
 Strengths and calibration are chosen on splits of the seen classes. The argument is
 DATA,METHOD[,EMBEDDINGS]: DATA is sklearn:digits (2, 5 and 8 are never seen), awa:FOLDER[#FEATURES]
 or xian:FOLDER; METHOD is a row of the table below or several joined by '+'; EMBEDDINGS say what
-classes are like, one or more of tljax.data.semantics.KINDS joined by '+'.
+classes are like, one or more of tljax.data.semantics.KINDS joined by '+', or several such, joined
+by '|', each of which is then an arm of every method.
 
     python launch/train.py --config configs/zero_shot.py:sklearn:digits,eszsl+sae \
         --workdir runs/zero_shot_digits
@@ -42,12 +43,14 @@ METHODS: dict[str, dict] = {
 }
 UNSEEN_DIGITS = (2, 5, 8)
 SEEN_DIGITS = (0, 1, 3, 4, 6, 7, 9)
+# Histograms go by the square roots of their entries, which makes dot products Hellinger's kernel.
+POWER = {'sklearn': 1.0, 'awa': 0.5, 'xian': 1.0}
 # What classes are like, where the argument does not say.
 EMBEDDINGS = {'sklearn': 'csv:configs/seven_segment.csv', 'awa': 'awa:{}', 'xian': 'xian:{}'}
 
 
 def get_config(argument: str = 'sklearn:digits,eszsl+sae'):
-    """`argument` is DATA,METHOD[+METHOD...][,EMBEDDINGS]."""
+    """`argument` is DATA,METHOD[+METHOD...][,EMBEDDINGS[|EMBEDDINGS...]]."""
     fields = argument.split(',')
     if len(fields) not in (2, 3) or not all(fields):
         raise ValueError(
@@ -61,8 +64,9 @@ def get_config(argument: str = 'sklearn:digits,eszsl+sae'):
     c = config.default()
     c.name = 'zero_shot'
     c.title = c.description = f'Zero-shot recognition, {config.label(data.split("#")[0])}'
-    c.net = {'name': 'identity'}
-    c.data.embeddings = tuple(embeddings.split('+'))
+    c.net = {'name': 'identity', 'power': POWER[kind]}
+    alternatives = [tuple(one.split('+')) for one in embeddings.split('|')]
+    c.data.embeddings = alternatives[0]
     c.data.wrap = True
     train = {'dataset': data, 'split': 'trainval'}
     parts = {name: {'dataset': data, 'split': f'test_{name}'} for name in ('seen', 'unseen')}
@@ -80,6 +84,9 @@ def get_config(argument: str = 'sklearn:digits,eszsl+sae'):
     for method in methods:
         if method not in METHODS:
             raise unknown('method', method, METHODS)
-        c.runs[method] = {'method': method} | METHODS[method]
-    c.compare.update(baseline=methods[0], arms=tuple(methods), metric='per_class_accuracy')
+        for like in alternatives:
+            name = '_'.join([method, *map(config.label, like)] if alternatives[1:] else [method])
+            c.runs[name] = {'method': method, 'data': {'embeddings': like}} | METHODS[method]
+    arms = tuple(c.runs)
+    c.compare.update(baseline=arms[0], arms=arms, metric='per_class_accuracy')
     return c

@@ -16,6 +16,12 @@ or what the run found on its pairs. With --verify two images are the same or dif
 Of a run of several tasks every task is told: the class, or --top of them, and its probability; of
 several labels those above 1/2, joined by '|'; of a number its value.
 
+A zero-shot run takes classes that it was not trained with from a table of what they are like, with
+its attributes for columns (class,stripes,legs; see tljax/data/added.py). The answer is one of these
+or of the run's own classes, or with --only_new one of these:
+
+    python launch/predict.py --run RUN --classes new_classes.csv [--only_new] IMAGE
+
 Folders are searched through. Images are decoded, resized and normalised as the run's own were.
 Exit codes: 0 all images predicted; 2 bad input; 3 some images could not be read (they are named,
 the others predicted).
@@ -54,7 +60,10 @@ def main(argv: list[str] | None = None) -> int:
     cache = os.environ.get('JAX_COMPILATION_CACHE_DIR', str(Path.home() / '.cache/tljax/xla'))
     jax.config.update('jax_compilation_cache_dir', cache)
     try:
-        model = predict.load(arguments.run, arguments.member)
+        if arguments.only_new and not arguments.classes:
+            raise ValueError('--only_new needs --classes')
+        new = predict.Added(arguments.classes, arguments.only_new) if arguments.classes else None
+        model = predict.load(arguments.run, arguments.member, new)
         images = predict.find(arguments.images)
         if arguments.verify or arguments.gallery:
             print(model.title, file=sys.stderr)
@@ -127,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
         '--gallery', action='append', type=Path, metavar='FOLDER|NPZ', help='of new classes'
     )
     parser.add_argument('--save_gallery', type=Path, metavar='NPZ', help='where to keep it')
+    parser.add_argument('--classes', type=Path, metavar='CSV', help='to add to a zero-shot run')
+    parser.add_argument('--only_new', action='store_true', help="without the run's own classes")
     parser.add_argument('--verify', action='store_true', help='are two images of one class?')
     parser.add_argument('--threshold', type=float, help='lambda (default: that of the run)')
     parser.add_argument('--top', type=_positive, default=1, help='classes an image (default: 1)')

@@ -27,8 +27,9 @@ EXAMPLES = forms.Examples(
 
 
 def solved(form, first, second):
-    args = (jnp.asarray(S, 'f'), jnp.asarray(SEEN), jnp.float32(first))
-    return np.asarray(form.finish(form.begin(EXAMPLES, *args), jnp.float32(second)))
+    return np.asarray(
+        form.solve(EXAMPLES, jnp.asarray(S, 'f'), jnp.asarray(SEEN), jnp.float32([first, second]))
+    )
 
 
 def test_rankings_by_hand():
@@ -94,10 +95,10 @@ def test_eszsl_is_where_its_objective_has_no_slope():
 def test_eszsl_with_a_linear_kernel_is_eszsl():
     plain = solved(forms.eszsl(), 0.1, 0.2)
     gram = EXAMPLES._replace(inputs=jnp.asarray(X @ X.T, 'f'))
-    form = forms.eszsl(kernel=True)
     # The same ridge: it goes by the mean of a diagonal, of N entries here and of D there.
-    carry = form.begin(gram, jnp.asarray(S, 'f'), jnp.asarray(SEEN), jnp.float32(0.1 * N / D))
-    found = np.asarray(form.finish(carry, jnp.float32(0.2)))
+    strengths = jnp.float32([0.1 * N / D, 0.2])
+    form = forms.eszsl(kernel=True)
+    found = form.solve(gram, jnp.asarray(S, 'f'), jnp.asarray(SEEN), strengths)
     np.testing.assert_allclose(X.T @ found, plain, rtol=1e-3, atol=1e-4)
 
 

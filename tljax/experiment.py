@@ -208,6 +208,7 @@ def describe(
 ) -> dict:
     """results.json: final numbers, with everything needed to say what they are of."""
     config, members, tasks = prepared.config, prepared.members.table, prepared.spec.tasks
+    like = prepared.spec.embeddings
     return {
         'name': config.name,
         'description': config.description,
@@ -219,6 +220,7 @@ def describe(
         'image': list(prepared.spec.image),
         'classes': list(prepared.spec.classes),
         **({'tasks': {n: t._asdict() for n, t in tasks.items()}} if tasks else {}),
+        **({'embeddings': like.columns} if like else {}),
         'selection': config.selection,
         'step': np.asarray(fitted.step).tolist(),
         'scores': scores,

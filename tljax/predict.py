@@ -13,11 +13,11 @@ from ml_collections import ConfigDict
 
 from tljax import initial, selection, workdir
 from tljax.config import tuples
-from tljax.data import decode, folder
+from tljax.data import added, decode, folder
 from tljax.evaluation import unseen
 from tljax.inputs import pixels_of
 from tljax.prepare import build_method
-from tljax.types import Spec, Task
+from tljax.types import Embeddings, Mutable, Params, Spec, Task
 
 BLOCK = 64  # images that are decoded and computed together; the last block is padded
 
@@ -45,6 +45,13 @@ class Prediction(NamedTuple):
     error: str = ''
 
 
+class Added(NamedTuple):
+    """Classes that a zero-shot run was not trained with."""
+
+    file: Path  # what they are like; see tljax.data.added
+    only: bool = False  # whether the answer is one of these, or also of the run's own
+
+
 # Outputs [N, C] of a task -> what is told of them.
 _TOLD = {
     'classification': lambda x: jax.nn.softmax(x, axis=-1),
@@ -53,15 +60,16 @@ _TOLD = {
 }
 
 
-def load(run: Path, member: int | None = None) -> Model:
+def load(run: Path, member: int | None = None, new: Added | None = None) -> Model:
     """A member of a finished run.
 
     Args:
       run: its directory.
       member: its number in results.json; None: `selection.best_member`.
+      new: classes to add.
 
     Raises:
-      ValueError: there is no finished run, or no such member.
+      ValueError: there is no finished run on images, or no such member, or `new` cannot be.
     """
     run = Path(run)
     results = _results(run)
@@ -75,9 +83,17 @@ def load(run: Path, member: int | None = None) -> Model:
         for name, one in results.get('tasks', {}).items()
     }
     spec = Spec(tuple(results['image']), tuple(results['classes']), tasks=tasks)
+    if len(spec.image) != 3:
+        raise ValueError(
+            f'--run {run} was trained on vectors of {spec.image[0]} numbers; images are predicted '
+            'by a run that was trained on images'
+        )
+    values = jax.tree.map(lambda x: x[chosen], initial.trained(run))
+    if columns := results.get('embeddings'):
+        spec = spec._replace(embeddings=_embeddings(values, columns))
     method = build_method(config, spec)
     predict = method.phases[-1].predict or method.predict
-    values = jax.tree.map(lambda x: x[chosen], initial.trained(run))
+    classes, values = _extended(new, run, config, spec, values) if new else (spec.classes, values)
 
     @jax.jit
     def probabilities(values, images):
@@ -95,7 +111,7 @@ def load(run: Path, member: int | None = None) -> Model:
     title = f'{run}: member {chosen} of {len(members)} ({axes})'
     return Model(
         title,
-        spec.classes,
+        classes,
         spec.image,
         pixels_of(config, _fit(config))._replace(channels=spec.image[-1]),
         lambda images: np.asarray(probabilities(values, images)),
@@ -105,6 +121,31 @@ def load(run: Path, member: int | None = None) -> Model:
         tasks,
         lambda images: _by_image(answers(values, images)),
     )
+
+
+def _embeddings(values: tuple[Params, Mutable], columns: Sequence) -> Embeddings:
+    """What the classes of a zero-shot run were like."""
+    own = values[1]['training']
+    return Embeddings(own['vectors'], own['part'], tuple(map(tuple, columns)))
+
+
+def _extended(
+    new: Added, run: Path, config, spec: Spec, values: tuple[Params, Mutable]
+) -> tuple[tuple[str, ...], tuple[Params, Mutable]]:
+    """The classes to answer with, and the values whose candidates they are."""
+    if spec.embeddings is None:
+        raise ValueError(
+            f'--run {run} is no zero-shot run: method {config.method!r} does not know what classes '
+            'are like; see configs/zero_shot.py'
+        )
+    params, mutable = values
+    known = () if new.only else spec.classes
+    names, vectors = added.load(new.file, config.data.embeddings, spec.embeddings, known)
+    candidates = {'vectors': vectors, 'seen': np.zeros(len(names), bool)}
+    if not new.only:
+        own = mutable['candidates']
+        candidates = {key: np.concatenate([own[key], candidates[key]]) for key in candidates}
+    return (*known, *names), (params, {**mutable, 'candidates': candidates})
 
 
 def _by_image(found: Mapping[str, jax.Array]) -> list[dict[str, np.ndarray]]:

@@ -51,6 +51,7 @@ class Embeddings(NamedTuple):
 
     vectors: Array  # [C, A] float
     part: Array  # [A] int
+    columns: tuple[tuple[str, ...], ...] = ()  # of each kind: its columns' names, () if it has none
 
 
 class Task(NamedTuple):

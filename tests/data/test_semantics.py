@@ -18,6 +18,7 @@ MEAN = [[2, 1, 2], [1, 2, 3]]
 @pytest.fixture
 def awa(tmp_path):
     (tmp_path / 'classes.txt').write_text('     1\thorse\n     2\tpolar+bear\n     3\tox\n')
+    (tmp_path / 'predicates.txt').write_text('     1\tblack\n     2\tsmall ears\n')
     (tmp_path / 'predicate-matrix-continuous.txt').write_text(' -1.00 2.5\n 3 4\n 5 6\n')
     (tmp_path / 'predicate-matrix-binary.txt').write_text('0 1\n1 1\n0 1\n')
     return tmp_path
@@ -90,6 +91,7 @@ def test_awa_attributes(awa):
     found = semantics.load((f'awa:{awa}', f'awa:{awa}#binary'), CLASSES)
     np.testing.assert_array_equal(found.vectors, [[3, 4, 1, 1], [-1, 2.5, 0, 1]])
     assert found.part.tolist() == [0, 0, 1, 1]
+    assert found.columns == (('black', 'small ears'),) * 2
 
 
 def test_bad_awa_attributes(awa):
@@ -103,6 +105,9 @@ def test_bad_awa_attributes(awa):
     (awa / 'predicate-matrix-binary.txt').write_text('0 1\n1 x\n0 1')
     with pytest.raises(ValueError, match=r'binary.txt: is no matrix of numbers'):
         semantics.load((f'awa:{awa}#binary',), CLASSES)
+    (awa / 'predicates.txt').write_text('1\tblack\n')
+    with pytest.raises(ValueError, match=r'has 1 names of 2 columns'):
+        semantics.load((f'awa:{awa}',), CLASSES)
     (awa / 'classes.txt').unlink()
     with pytest.raises(ValueError, match=r'classes.txt: there is no such file'):
         semantics.load((f'awa:{awa}',), CLASSES)
@@ -115,6 +120,7 @@ def test_xian_matrices(tmp_path):
     savemat(file, {'att': matrix, 'wv': -matrix, 'allclasses_names': names})
     found = semantics.load((f'xian:{tmp_path}', f'xian:{tmp_path}#wv'), CLASSES)
     np.testing.assert_array_equal(found.vectors, [[2, 5, -2, -5], [1, 4, -1, -4]])
+    assert found.columns == (('att1', 'att2'), ('wv1', 'wv2'))
     with pytest.raises(ValueError, match='no variable original_att'):
         semantics.load((f'xian:{tmp_path}#original_att',), CLASSES)
     savemat(file, {'att': matrix[:, :2], 'allclasses_names': names})

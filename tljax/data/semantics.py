@@ -7,6 +7,7 @@ names are compared without regard to case, and `+`, `_`, `-` and blanks count al
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,23 +30,42 @@ def load(specs: Sequence[str], classes: Sequence[str]) -> Embeddings:
       ValueError: a file, a kind or a class that is not there, or numbers that cannot be; the
         message says where, what was found and what to do.
     """
-    found = []
+    found, columns = [], []
     for spec in specs:
-        kind, _, rest = spec.partition(':')
-        place, _, which = rest.partition('#')
-        if kind not in KINDS or not place:
-            known = ', '.join(f'{name}:...' for name in KINDS)
-            raise ValueError(f"can't read class embeddings {spec!r}: expected one of {known}")
-        vectors = np.asarray(KINDS[kind](Path(place).expanduser(), which, classes), np.float32)
-        for name, row in zip(classes, vectors, strict=True):
-            if not np.isfinite(row).all() or not row.any():
-                what = 'all 0' if np.isfinite(row).all() else 'not finite'
-                raise ValueError(f'{spec}: the embedding of class {name!r} is {what}')
+        kind, place, which = parse(spec)
+        vectors = np.asarray(kind.read(place, which, classes), np.float32)
+        check(vectors, classes, spec)
+        names = tuple(kind.columns(place, which))
+        if len(names) not in (0, vectors.shape[1]):
+            raise ValueError(f'{spec}: has {len(names)} names of {vectors.shape[1]} columns')
         found.append(vectors)
+        columns.append(names)
     if not found:
         raise ValueError('no class embeddings are named: set data.embeddings')
     part = np.repeat(np.arange(len(found)), [one.shape[1] for one in found])
-    return Embeddings(np.concatenate(found, axis=1), part.astype(np.int32))
+    return Embeddings(np.concatenate(found, axis=1), part.astype(np.int32), tuple(columns))
+
+
+def check(vectors: np.ndarray, classes: Sequence[str], where: str) -> None:
+    """Raises ValueError for a class whose embedding is 0 or not finite."""
+    for name, row in zip(classes, vectors, strict=True):
+        if not np.isfinite(row).all() or not row.any():
+            what = 'all 0' if np.isfinite(row).all() else 'not finite'
+            raise ValueError(f'{where}: the embedding of class {name!r} is {what}')
+
+
+def parse(spec: str) -> tuple['Kind', Path, str]:
+    """'KIND:PLACE#WHICH' as the kind, the place and WHICH, '' by default.
+
+    Raises:
+      ValueError: there is no such kind, or no place.
+    """
+    kind, _, rest = spec.partition(':')
+    place, _, which = rest.partition('#')
+    if kind not in KINDS or not place:
+        known = ', '.join(f'{name}:...' for name in KINDS)
+        raise ValueError(f"can't read class embeddings {spec!r}: expected one of {known}")
+    return KINDS[kind], Path(place).expanduser(), which
 
 
 def of_classes(table: Mapping[str, np.ndarray], classes: Sequence[str], where: str) -> np.ndarray:
@@ -83,6 +103,12 @@ def awa(folder: Path, which: str, classes: Sequence[str]) -> np.ndarray:
     return of_classes(dict(zip(names, matrix, strict=True)), classes, str(folder))
 
 
+def awa_columns(folder: Path, which: str) -> tuple[str, ...]:
+    """The attributes' names: those of predicates.txt."""
+    del which
+    return tuple(line.split(maxsplit=1)[-1] for line in lines(folder / 'predicates.txt'))
+
+
 def xian(folder: Path, which: str, classes: Sequence[str]) -> np.ndarray:
     """The matrix WHICH of att_splits.mat [A, C]: 'att' (the default), 'original_att' or 'wv'."""
     which = which or 'att'
@@ -93,6 +119,13 @@ def xian(folder: Path, which: str, classes: Sequence[str]) -> np.ndarray:
             f'{folder}/att_splits.mat: {which} is {list(matrix.shape)}; expected [A, {len(names)}]'
         )
     return of_classes(dict(zip(names, matrix.T, strict=True)), classes, str(folder))
+
+
+def xian_columns(folder: Path, which: str) -> tuple[str, ...]:
+    """'att1', 'att2', ...: the files give no names."""
+    which = which or 'att'
+    count = len(matlab(folder / 'att_splits.mat', (which,))[which])
+    return tuple(f'{which}{i}' for i in range(1, count + 1))
 
 
 def matlab(file: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -133,34 +166,61 @@ def read_table(file: Path) -> dict[str, np.ndarray]:
     """Class name -> its numbers [A], from a CSV table.
 
     Raises:
-      ValueError: a line of another length, an entry that is no number, or a class given twice.
+      ValueError: as `cells`, or an entry that is no number.
     """
-    table = [row for row in csv.reader(lines(file)) if any(cell.strip() for cell in row)]
-    header, rows = table[0] if table else [], table[1:]
-    if len(header) < 2 or not rows:
+    columns, rows = cells(file)
+    if not columns:
         raise ValueError(
             f"{file}: expected a first line 'class,ATTRIBUTE,...' and a line for each class"
         )
-    found: dict[str, np.ndarray] = {}
-    for row in rows:
-        name = row[0].strip()
-        if len(row) != len(header):
+    return {name: numbers(file, name, columns, row) for name, row in rows.items()}
+
+
+def cells(file: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """Names of the columns behind the first, and class name -> its cells, from a CSV table.
+
+    Raises:
+      ValueError: there is no line for a class, one of another length, or a class given twice.
+    """
+    table = [row for row in csv.reader(lines(file)) if any(cell.strip() for cell in row)]
+    if len(table) < 2:
+        raise ValueError(
+            f"{file}: expected a first line 'class,ATTRIBUTE,...' and a line for each class"
+        )
+    columns = [cell.strip() for cell in table[0][1:]]
+    found: dict[str, list[str]] = {}
+    for name, *row in table[1:]:
+        if len(row) != len(columns):
             raise ValueError(
-                f'{file}: class {name!r} has {len(row) - 1} numbers; expected {len(header) - 1}, '
+                f'{file}: class {name.strip()!r} has {len(row)} numbers; expected {len(columns)}, '
                 'one for each attribute'
             )
-        if name in found:
-            raise ValueError(f'{file}: class {name!r} is there twice')
-        for attribute, cell in zip(header[1:], row[1:], strict=True):
-            try:
-                float(cell)
-            except ValueError:
-                raise ValueError(
-                    f'{file}: class {name!r} has {cell!r} for {attribute.strip()!r}; expected a '
-                    'number'
-                ) from None
-        found[name] = np.array(row[1:], np.float32)
-    return found
+        if plain(name) in map(plain, found):
+            raise ValueError(f'{file}: class {name.strip()!r} is there twice')
+        found[name.strip()] = row
+    return columns, found
+
+
+def numbers(file: Path, name: str, columns: Sequence[str], row: Sequence[str]) -> np.ndarray:
+    """The cells of a class as numbers.
+
+    Raises:
+      ValueError: one is none.
+    """
+    for column, cell in zip(columns, row, strict=True):
+        try:
+            float(cell)
+        except ValueError:
+            raise ValueError(
+                f'{file}: class {name!r} has {cell!r} for {column!r}; expected a number'
+            ) from None
+    return np.array(row, np.float32)
+
+
+def table_columns(file: Path, which: str) -> list[str]:
+    """Those of the first line."""
+    del which
+    return cells(file)[0]
 
 
 def sentences(file: Path, which: str, classes: Sequence[str]) -> np.ndarray:
@@ -168,14 +228,22 @@ def sentences(file: Path, which: str, classes: Sequence[str]) -> np.ndarray:
 
     WHICH is the model, a name on the Hugging Face hub or a folder; by default `SENTENCES`.
     """
+    described = {row[0]: row[1] for row in csv.reader(lines(file)) if len(row) > 1}
+    return encode(of_classes(described, classes, str(file)).tolist(), which)
+
+
+def encode(texts: Sequence[str], which: str = '') -> np.ndarray:
+    """Sentences [C] as vectors [C, A] of the model WHICH.
+
+    Raises:
+      ValueError: the package is not installed.
+    """
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise ValueError(
-            f"{file}: descriptions need the package sentence-transformers: pip install '.[text]'"
+            "descriptions of classes need the package sentence-transformers: pip install '.[text]'"
         ) from None
-    described = {row[0]: row[1] for row in csv.reader(lines(file)) if len(row) > 1}
-    texts = of_classes(described, classes, str(file)).tolist()
     return SentenceTransformer(which or SENTENCES).encode(texts)
 
 
@@ -190,10 +258,23 @@ def lines(file: Path) -> list[str]:
     return [line for line in file.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
 
 
-KINDS: Mapping[str, Callable[[Path, str, Sequence[str]], np.ndarray]] = {
-    'awa': awa,
-    'csv': table,
-    'text': sentences,
-    'words': words.of_classes,
-    'xian': xian,
+def unnamed(place: Path, which: str) -> tuple[str, ...]:
+    """Vectors of words and sentences: their columns have no names."""
+    del place, which
+    return ()
+
+
+class Kind(NamedTuple):
+    """A row of `KINDS`."""
+
+    read: Callable[[Path, str, Sequence[str]], np.ndarray]  # place, WHICH, classes -> [C, A]
+    columns: Callable[[Path, str], Sequence[str]] = unnamed  # place, WHICH -> names [A], or none
+
+
+KINDS: Mapping[str, Kind] = {
+    'awa': Kind(awa, awa_columns),
+    'csv': Kind(table, table_columns),
+    'text': Kind(sentences),
+    'words': Kind(words.of_classes),
+    'xian': Kind(xian, xian_columns),
 }

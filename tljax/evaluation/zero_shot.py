@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tljax.shallow.zero_shot import harmonic_mean
 from tljax.types import Spec, unknown
 
 AMONG = ('', 'seen', 'unseen')
@@ -49,6 +50,4 @@ def generalised(scores: Mapping[str, Mapping]) -> dict[str, list[float]]:
     if not set(PAIR) <= set(scores):
         return {}
     seen, unseen = (np.asarray(scores[name]['per_class_accuracy']) for name in PAIR)
-    total = seen + unseen
-    harmonic = np.divide(2 * seen * unseen, total, where=total > 0, out=np.zeros_like(total))
-    return {'harmonic_mean': harmonic.tolist()}
+    return {'harmonic_mean': harmonic_mean(seen, unseen).tolist()}

@@ -21,7 +21,7 @@ from tljax.shallow import zero_shot as forms
 from tljax.shallow.linear import check_strengths
 from tljax.types import Array, Method, Spec, solve, unknown
 
-FIRST = tuple(np.logspace(-3, 2, 6).tolist())
+FIRST = tuple(np.logspace(-2, 3, 6).tolist())
 SECOND = tuple(np.logspace(-3, 3, 7).tolist())
 DISTANCES = {'gaussian': squared_distances, 'chi_squared': chi_squared_distances}
 

@@ -1,8 +1,9 @@
 """Closed forms of zero-shot learning on feature arrays, and their strengths by splits of classes.
 
-A closed form finds a projection P [B, A] of inputs into the space of class embeddings, in two
-steps of one strength each, so that all strengths of the second share the work of the first. Inputs
-are features [N, B], or for a kernel its values with the N examples, and B = N.
+A closed form finds a projection P [B, A] of inputs into the space of class embeddings. Its work is
+in three steps, of which the first knows no strength and the others one each, so that strengths
+share what does not depend on them: products of all examples are taken once for all. Inputs are
+features [N, B], or for a kernel its values with the N examples, and B = N.
 """
 
 from collections.abc import Callable
@@ -32,9 +33,15 @@ class Examples(NamedTuple):
 class Form(NamedTuple):
     """A closed form, see above."""
 
-    begin: Callable  # (examples, embeddings [C, A], among [C] bool, first strength) -> carry
-    finish: Callable  # (carry, second strength) -> P
-    similarity: str  # of projections and embeddings; see losses.zero_shot.compatibility
+    gather: Callable  # (examples, embeddings [C, A], among [C] bool) -> moments
+    begin: Callable  # (moments, first strength) -> left [B, K]
+    finish: Callable  # (moments, second strength) -> right [K, A], and P = left right
+    similarity: str  # of projections and embeddings; see kernels.compatibility
+
+    def solve(self, of: Examples, embeddings: Array, among: Array, strengths: Array) -> Array:
+        """P, by two strengths."""
+        moments = self.gather(of, embeddings, among)
+        return self.begin(moments, strengths[0]) @ self.finish(moments, strengths[1])
 
 
 class Choice(NamedTuple):
@@ -64,23 +71,29 @@ def eszsl(kernel: bool = False) -> Form:
     X P S^T, with a kernel k(X', X) a S^T.
     """
 
-    def begin(of: Examples, embeddings: Array, among: Array, strength: Scalar):
+    def gather(of: Examples, embeddings: Array, among: Array):
         w = (of.weights * among[of.labels])[:, None]
         s = embeddings * among[:, None]
         y = (2.0 * jax.nn.one_hot(of.labels, len(embeddings)) - 1.0) * w
         x = of.inputs * w
-        left, right = (x * w.T, y @ s) if kernel else (x.T @ x, x.T @ (y @ s))
-        count = w.sum() if kernel else len(left)  # examples that are left out have rows of zeros
-        ridge = strength * jnp.trace(left) / count
-        half = cho_solve(cho_factor(left + ridge * jnp.eye(len(left))), right)
-        return half, s.T @ s
+        if kernel:  # examples that are left out have rows of zeros
+            return x * w.T, y @ s, s.T @ s, w.sum()
+        return x.T @ x, x.T @ (y @ s), s.T @ s, x.shape[1]
 
-    def finish(carry, strength: Scalar):
-        half, square = carry
-        ridge = strength * jnp.trace(square) / len(square)
-        return cho_solve(cho_factor(square + ridge * jnp.eye(len(square))), half.T).T
+    def begin(moments, strength: Scalar):
+        gram, mixed, _, count = moments
+        return cho_solve(cho_factor(_ridged(gram, strength, count)), mixed)
 
-    return Form(begin, finish, 'dot')
+    def finish(moments, strength: Scalar):
+        square = moments[2]
+        return jnp.linalg.inv(_ridged(square, strength, len(square)))
+
+    return Form(gather, begin, finish, 'dot')
+
+
+def _ridged(matrix: Array, strength: Scalar, count: Scalar) -> Array:
+    """With the strength times the mean of `count` entries of the diagonal added to the diagonal."""
+    return matrix + strength * jnp.trace(matrix) / count * jnp.eye(len(matrix))
 
 
 def sae() -> Form:
@@ -96,22 +109,25 @@ def sae() -> Form:
     l over trace(S_n^T S_n) / trace(X^T X).
     """
 
-    def begin(of: Examples, embeddings: Array, among: Array, strength: Scalar):
-        del strength
+    def gather(of: Examples, embeddings: Array, among: Array):
         w = (of.weights * among[of.labels])[:, None]
         x, s = of.inputs * w, embeddings[of.labels] * w
         (a, u), (b, v) = jnp.linalg.eigh(s.T @ s), jnp.linalg.eigh(x.T @ x)
         return jnp.maximum(a, 0.0), u, jnp.maximum(b, 0.0), v, u.T @ (s.T @ x) @ v
 
-    def finish(carry, strength: Scalar):
-        a, u, b, v, mixed = carry
+    def begin(moments, strength: Scalar):
+        del strength
+        return moments[3]
+
+    def finish(moments, strength: Scalar):
+        a, u, b, _, mixed = moments
         weight = strength * a.sum() / b.sum()
         sums = a[:, None] + weight * b
         seen = sums > LEAST * sums.max()
         middle = jnp.where(seen, (1.0 + weight) * mixed / jnp.where(seen, sums, 1.0), 0.0)
-        return (u @ middle @ v.T).T
+        return (u @ middle).T
 
-    return Form(begin, finish, 'cosine')
+    return Form(gather, begin, finish, 'cosine')
 
 
 def class_folds(key: Key, seen: Array, count: int, share: float) -> Array:
@@ -145,8 +161,8 @@ def per_class(scores: Array, labels: Array, weights: Array, among: Array) -> Sca
 
 
 def harmonic_mean(a: Array, b: Array) -> Array:
-    """2 a b / (a + b), and 0 where both are."""
-    return 2.0 * a * b / jnp.maximum(a + b, 1e-12)
+    """2 a b / (a + b), and 0 where both are; of NumPy's arrays or JAX's."""
+    return 2.0 * a * b / (a + b + (a + b == 0))
 
 
 def spread(scores: Array, among: Array, weights: Array) -> Scalar:
@@ -189,29 +205,29 @@ def choose(
     keys = jax.random.split(key)
     held = class_folds(keys[0], seen, folds, share)
     kept = jax.random.uniform(keys[1], (folds, len(of.labels))) >= 0.2
-    scored = lambda p: compatibility(of.inputs @ p, embeddings, form.similarity)
+    rated = lambda projected: compatibility(projected, embeddings, form.similarity)
 
     def part(split):
+        """Examples to fit, and the classes that they are of."""
         out, keep = split
-        fitted = of._replace(weights=of.weights * keep * ~out[of.labels])
-        return fitted, seen & ~out
+        return of._replace(weights=of.weights * keep * ~out[of.labels]), seen & ~out
 
     def curve(split):
         fitted, among = part(split)
+        moments = form.gather(fitted, embeddings, among)
         unseen = of.weights * split[0][of.labels]
 
         def first(strength):
-            carry = form.begin(fitted, embeddings, among, strength)
-            finish = lambda second: scored(form.finish(carry, second))
-            score = lambda second: per_class(finish(second), of.labels, unseen, split[0])
+            half = of.inputs @ form.begin(moments, strength)
+            scores = lambda second: rated(half @ form.finish(moments, second))
+            score = lambda second: per_class(scores(second), of.labels, unseen, split[0])
             return jax.lax.map(score, seconds)
 
         return jax.lax.map(first, firsts)
 
     def calibrated(strengths, split):
         fitted, among = part(split)
-        carry = form.begin(fitted, embeddings, among, strengths[0])
-        scores = scored(form.finish(carry, strengths[1]))
+        scores = rated(of.inputs @ form.solve(fitted, embeddings, among, strengths))
         unit = spread(scores, seen, of.weights)
         left = of.weights * ~split[1] * among[of.labels]
         unseen = of.weights * split[0][of.labels]
@@ -227,7 +243,7 @@ def choose(
     last = accuracy.size - 1 - jnp.argmax(accuracy.ravel()[::-1])
     strengths = jnp.stack([firsts[last // len(seconds)], seconds[last % len(seconds)]])
     harmonic = jax.lax.map(partial(calibrated, strengths), (held, kept)).mean(axis=0)
-    projection = form.finish(form.begin(of, embeddings, seen, strengths[0]), strengths[1])
-    unit = spread(scored(projection), seen, of.weights)
+    projection = form.solve(of, embeddings, seen, strengths)
+    unit = spread(rated(of.inputs @ projection), seen, of.weights)
     calibration = jnp.asarray(CALIBRATIONS)[jnp.argmax(harmonic)] * unit
     return Choice(projection, strengths, accuracy, calibration, harmonic)
