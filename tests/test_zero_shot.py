@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.io import savemat
 from scipy.linalg import solve_sylvester
 
 from tests import runs
@@ -133,8 +134,17 @@ def test_harmonic_mean_joins_the_streams_seen_and_unseen():
         'seen': {'per_class_accuracy': [0.8, 0.0]},
         'unseen': {'per_class_accuracy': [0.4, 0.0]},
     }
-    assert protocol.generalised(scores)['harmonic_mean'] == pytest.approx([0.64 / 1.2, 0.0])
-    assert protocol.generalised({'seen': scores['seen']}) == {}
+    judged = {
+        name: {
+            'logits': np.zeros((2, 1, 3)),
+            'label': np.full((2, 1), label),
+            'valid': np.ones((2, 1), bool),
+        }
+        for name, label in (('seen', 0), ('unseen', 2))
+    }
+    found = protocol.generalised(scores, judged, (0, 1))
+    assert found['harmonic_mean'] == pytest.approx([0.64 / 1.2, 0.0])
+    assert protocol.generalised({'seen': scores['seen']}, judged, (0, 1)) == {}
 
 
 def segments(**changes):
@@ -161,6 +171,49 @@ def test_unseen_classes_are_recognised_and_never_trained_on(tmp_path, monkeypatc
     harmonic = 2 * seen * unseen / (seen + unseen)
     assert scores['unseen']['harmonic_mean'][0] == pytest.approx(harmonic, abs=1e-6)
     assert found['outcome']['calibration'][0] >= 0
+
+
+def benchmark(folder):
+    """Files of Xian et al. whose scores are known by hand: see the test."""
+    names = ('ox', 'cow', 'rat', 'bat', 'emu', 'owl')
+    spots = [*np.eye(4).tolist(), [0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]]
+    ox, cow, rat, bat, emu, owl = range(6)
+    train = [(name, name) for name in (ox, cow, rat, bat)] * 3  # (class, whose spot)
+    seen = [(ox, ox), (ox, cow), (cow, cow), (rat, rat), (rat, rat), (rat, rat), (rat, owl)]
+    unseen = [(emu, emu), (emu, emu), (emu, ox), (owl, owl), (owl, emu)]
+    rows = train + seen + unseen
+    labels, features = ([1 + label for label, _ in rows], [spots[spot] for _, spot in rows])
+    savemat(folder / 'res101.mat', {'features': np.transpose(features), 'labels': np.c_[labels]})
+    a, b = len(train), len(train) + len(seen)
+    places = {'trainval': (0, a), 'test_seen': (a, b), 'test_unseen': (b, len(rows))}
+    places |= {'train': (0, 2), 'val': (2, 4)}
+    splits = {f'{name}_loc': np.c_[1 + np.arange(*ends)] for name, ends in places.items()}
+    attributes = np.transpose(spots) / np.linalg.norm(spots, axis=1)
+    about = {'allclasses_names': np.array([[name] for name in names], object), 'att': attributes}
+    savemat(folder / 'att_splits.mat', splits | about)
+
+
+def test_the_protocol_of_published_files_by_hand(tmp_path):
+    """A projection that meets every class's attributes, and test examples in other classes' spots.
+
+    Seen classes: ox 1/2, cow 1, rat 3/4. Unseen ones: emu 2/3 (one is taken for an ox) and owl 1/2;
+    among themselves emu 1 (an ox is nearer to it than to an owl) and owl 1/2.
+    """
+    benchmark(tmp_path)
+    c = segments(**{'method': 'projection', 'trains': 'head', 'steps': 800})
+    c.optimizer.name, c.hparams.rate, c.hparams.weight_decay = 'adam', 0.02, 0.0
+    c.data.wrap, c.data.embeddings = True, (f'xian:{tmp_path}',)
+    places = {'test': 'test_unseen', 'seen': 'test_seen', 'unseen': 'test_unseen'}
+    for name, split in places.items():
+        c.data.evaluate[name].update(dataset=f'xian:{tmp_path}', split=split, only=())
+    c.data.streams.source.update(dataset=f'xian:{tmp_path}', split='trainval', only=())
+    scores = experiment.run(c, tmp_path / 'run')['scores']
+    found = {name: scores[name]['per_class_accuracy'][0] for name in places}
+    seen, unseen = (1 / 2 + 1 + 3 / 4) / 3, (2 / 3 + 1 / 2) / 2
+    assert found == pytest.approx({'test': (1 + 1 / 2) / 2, 'seen': seen, 'unseen': unseen})
+    harmonic = 2 * seen * unseen / (seen + unseen)
+    assert scores['unseen']['harmonic_mean'][0] == pytest.approx(harmonic)
+    assert scores['test']['accuracy'][0] == pytest.approx(4 / 5)  # not by class
 
 
 def test_what_is_refused(monkeypatch):

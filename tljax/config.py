@@ -32,6 +32,9 @@ def default() -> ConfigDict:
     # Where initial values come from: another run's directory, a sibling in a study, or published
     # weights (timm:, hf:, torchvision:, places365:, file:), of which `drop` names what to ignore.
     c.init = {'from': '', 'load': 'encoder', 'drop': ''}
+    # Another run, or a sibling in a study, whose best setting of hparams and best evaluation, by a
+    # score of a stream of its own, tell this run's hparams and steps; see tljax.tuning.
+    c.tuned = {'by': '', 'stream': 'test', 'metric': 'accuracy'}
     # Compute the frozen part of the encoder once per image: in memory, or once for all runs in the
     # folder `features.root`, for published weights with all endpoints that `also` names.
     c.cache_prefix = False
@@ -44,6 +47,8 @@ def default() -> ConfigDict:
         'weight_decay': 5e-4,
         'label_smoothing': 0.0,
         'weight': 1.0,  # of a method's second loss: adaptation, reconstruction ...
+        'margin': 0.1,  # of zero-shot rankings
+        'calibration': 0.0,  # of zero-shot learning: off the scores of seen classes
     }
     # Members: copies of the run in one compiled program, one for every combination of the values
     # given here for seed, labels_per_class and any key of hparams; (): as set elsewhere.

@@ -40,6 +40,8 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
             if (name, predict) not in compiled:
                 among = prepared.config.data.evaluate[name].among
                 outputs = selection.outputs_read(selectors, name)
+                if prepared.spec.embeddings is not None and name in zero_shot.PAIR:
+                    outputs = sorted({*outputs, 'logits'})
                 judge = _judge(predict, stream, outputs, zero_shot.candidates(prepared.spec, among))
                 size = prepared.config.block
                 compiled[name, predict] = data.over_blocks(
@@ -48,7 +50,9 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
             judged[name] = compiled[name, predict]((params, mutable))
             if stream.labelled:
                 found[name] = _scores(prepared, stream, judged[name])
-        if prepared.spec.embeddings is not None and (joint := zero_shot.generalised(found)):
+        if prepared.spec.embeddings is not None and (
+            joint := zero_shot.generalised(found, judged, prepared.spec.seen)
+        ):
             found['unseen'] |= joint
         return found, judged
 
@@ -124,19 +128,25 @@ def run(config, directory: Path, command: str = '') -> dict:
     return results
 
 
-def identity(config, source: Mapping | None = None) -> dict:
-    """What a directory belongs to: a config, and as 'start' that of the run it starts from.
+def identity(config, known: Mapping[str, dict] = {}) -> dict:
+    """What a directory belongs to: a config, and those of the runs that it goes by.
+
+    They are, as 'start', the run that it starts from, and, as 'tuning', the one that tells its
+    hyper-parameters.
 
     Args:
       config: of the run.
-      source: the identity of the run it starts from, by default read from that run's directory.
+      known: identities of runs by name; others are read from their directories.
     """
-    start = config.init['from']
-    if pretrained.is_published(start):
-        source = {'weights': start}
-    elif source is None and start and (Path(start) / 'config.json').exists():
-        source = read_json(Path(start) / 'config.json')
-    return config.to_dict() | ({'start': source} if source else {})
+    found = {}
+    for key, run in (('start', config.init['from']), ('tuning', config.tuned.by)):
+        if pretrained.is_published(run):
+            found[key] = {'weights': run}
+        elif run in known:
+            found[key] = known[run]
+        elif run and (Path(run) / 'config.json').exists():
+            found[key] = read_json(Path(run) / 'config.json')
+    return config.to_dict() | found
 
 
 def _fit(prepared: Prepared, directory: Path):

@@ -163,7 +163,8 @@ def _fit(config) -> str:
 def config_of(run: Path | str) -> ConfigDict:
     """The config of a run, from its directory."""
     whole = workdir.read_json(Path(run) / 'config.json')
-    whole.pop('start', None)  # what the run starts from is no key of a config
+    for other in ('start', 'tuning'):  # what the run starts from is no key of a config
+        whole.pop(other, None)
     return ConfigDict(tuples(whole))
 
 

@@ -23,6 +23,7 @@ from tljax import (
     sharding,
     train,
     trunk,
+    tuning,
 )
 from tljax.data import sources
 from tljax.data import streams as data
@@ -59,6 +60,7 @@ class Prepared(NamedTuple):
 
 def prepare(config) -> Prepared:
     """Raises ValueError for whatever in the config cannot be, before anything is computed."""
+    config = tuning.applied(config)
     check_choices(config)
     members = members_of(config)
     streams, held = training_streams(config, members), held_out_streams(config, members)

@@ -32,11 +32,12 @@ def _study(config, directory: Path, command: str) -> dict:
     # that the change leaves as they were.
     identities: dict[str, dict] = {}
     for name, one in runs.items():
-        identities[name] = experiment.identity(one, identities.get(one.init['from']))
+        identities[name] = experiment.identity(one, identities)
     workdir.check_study(directory, identities)
     for name, one in runs.items():
-        if one.init['from'] in runs:
-            one.init['from'] = str(directory / one.init['from'])
+        for place, key in ((one.init, 'from'), (one.tuned, 'by')):
+            if place[key] in runs:
+                place[key] = str(directory / place[key])
         arms[name] = experiment.run(one, directory / name, command)
         workdir.claim(directory, config.to_dict())
         say(f'{name}: {_summary(arms[name])}')
@@ -120,16 +121,16 @@ def _check(compare, runs: Mapping[str, Any]) -> None:
 
 
 def _in_order(config) -> dict[str, Any]:
-    """The runs of a study, each after the one that it starts from, else as `arms` has them."""
+    """The runs of a study, each after those that it goes by, else as `arms` has them."""
     whole = {name: configs.merged(config, config.runs[name]) for name in config.runs}
     order: dict[str, Any] = {}
 
     def visit(name: str, waiting: tuple[str, ...] = ()) -> None:
         if name in waiting:
-            raise ValueError(f'runs start from each other: {" -> ".join((*waiting, name))}')
-        source = whole[name].init['from']
-        if source in whole:
-            visit(source, (*waiting, name))
+            raise ValueError(f'runs go by each other: {" -> ".join((*waiting, name))}')
+        for source in (whole[name].init['from'], whole[name].tuned.by):
+            if source in whole:
+                visit(source, (*waiting, name))
         order.setdefault(name, whole[name])
 
     for name in (*config.compare.arms, *whole):

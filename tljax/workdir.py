@@ -1,6 +1,7 @@
 """A run's directory: claimed for one config, its files written whole or not at all.
 
-config.json    the full config; under 'start' that of the run it starts from
+config.json    the full config; under 'start' that of the run it starts from, under 'tuning' that
+               of the run that tells its hyper-parameters
 metrics.jsonl  a line per evaluation
 results.json   final numbers with members, seeds and protocol
 figures/       pictures of the method, and where features lie
@@ -21,7 +22,7 @@ from typing import Any
 # not what is computed. The run that another starts from is known by its config, not by its place.
 FREE = (
     *('save_every', 'tensorboard', 'sharding', 'block'),
-    *('data.data_dir', 'data.workers', 'init.from', 'features'),
+    *('data.data_dir', 'data.workers', 'init.from', 'tuned.by', 'features'),
 )
 
 

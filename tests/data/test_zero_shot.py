@@ -78,13 +78,19 @@ def test_xian_files_that_are_not_there(tmp_path):
 
 def test_awa_histograms_and_splits(tmp_path):
     arrays = awa(tmp_path)
-    parts = {s: sources.load(f'awa:{tmp_path}', s) for s in zero_shot.XIAN_SPLITS}
+    parts = {
+        s: sources.load(f'awa:{tmp_path}', s)
+        for s in (*zero_shot.XIAN_SPLITS, 'val_train', 'val_seen', 'val_unseen')
+    }
     labels = {split: part.labels.tolist() for split, part in parts.items()}
     assert set(labels['test_unseen']) == {4}
     assert sorted(labels['test_seen']) == [0, 1, 2, 3]
     assert sorted(labels['trainval']) == sorted([0, 1, 2, 3] * 4)
     assert set(labels['train']) == {0, 1, 3}
     assert set(labels['val']) == {2}
+    validation = [set(labels[f'val_{name}']) for name in ('train', 'seen', 'unseen')]
+    assert validation == [{0, 1, 3}, {0, 1, 3}, {2}]
+    assert sorted(labels['val_train'] + labels['val_seen']) == sorted(labels['train'])
     surf, phog = (arrays[name].astype(float) for name in ('surf', 'phog'))
     both = np.concatenate([x / x.sum(1, keepdims=True) for x in (surf, phog)], axis=1)
     unseen = parts['test_unseen']

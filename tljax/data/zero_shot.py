@@ -4,6 +4,9 @@ Labels are those of all classes, seen or not, in every split:
 
     trainval, train, val     of seen classes: for learning; train and val share no class
     test_seen, test_unseen   for testing: other examples of seen classes, and classes never seen
+    val_train, val_seen, val_unseen
+        the same three for validation: a fifth of every class of train, drawn by a fixed seed, is
+        val_seen and the rest val_train; val_unseen is val
 """
 
 import functools
@@ -48,7 +51,7 @@ def open_xian(place: str, pixels: decode.Pixels) -> Dataset:
         where = f'{folder}/att_splits.mat: {variable}'
         rows = _from_one(about[variable], len(vectors), where, 'features of res101.mat')
         splits[split] = rows
-    return vectors_of(str(folder), names, vectors, labels, splits)
+    return vectors_of(str(folder), names, vectors, labels, with_validation(splits, labels))
 
 
 def _from_one(numbers: np.ndarray, top: int, where: str, what: str) -> np.ndarray:
@@ -102,7 +105,14 @@ def open_awa(place: str, pixels: decode.Pixels) -> Dataset:
         'train': kept[np.isin(labels[kept], first)],
         'val': kept[~np.isin(labels[kept], first)],
     }
-    return vectors_of(str(folder), names, vectors, labels, splits)
+    return vectors_of(str(folder), names, vectors, labels, with_validation(splits, labels))
+
+
+def with_validation(splits: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, np.ndarray]:
+    """The splits, and those that validate as the test ones test."""
+    rows = splits['train']
+    kept, held = (rows[part] for part in stratified(labels[rows], 0.2))
+    return splits | {'val_train': kept, 'val_seen': held, 'val_unseen': splits['val']}
 
 
 def _npz_of(folder: Path) -> tuple[dict[str, np.ndarray], Path]:

@@ -7,7 +7,7 @@ seen, 'seen', and all of those never seen, 'unseen'; it reports both accuracies 
 mean, which is high only where both are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -38,16 +38,67 @@ def candidates(spec: Spec, among: str) -> np.ndarray | None:
     return allowed
 
 
-def generalised(scores: Mapping[str, Mapping]) -> dict[str, list[float]]:
-    """What joins two streams: 'harmonic_mean', 2 s u / (s + u) of their per-class accuracies.
+def generalised(
+    scores: Mapping[str, Mapping], judged: Mapping[str, Mapping], seen_classes: Sequence[int]
+) -> dict[str, list[float]]:
+    """What joins two streams, a number a member.
 
     Args:
-      scores: stream -> scores, a number a member.
+      scores: stream -> scores.
+      judged: stream -> 'logits' [M, N, C], 'label' and 'valid' [M, N].
+      seen_classes: their labels.
 
     Returns:
-      nothing, unless both streams of `PAIR` are there.
+      'harmonic_mean', 2 s u / (s + u) of their per-class accuracies, and 'best_calibration', which
+      a run on other classes may take off the scores of seen ones; nothing, unless both streams of
+      `PAIR` are there.
     """
     if not set(PAIR) <= set(scores):
         return {}
+    both = [judged[name] for name in PAIR]
+    best = [
+        best_calibration(
+            [one['logits'][m][one['valid'][m]] for one in both],
+            [one['label'][m][one['valid'][m]] for one in both],
+            np.isin(np.arange(both[0]['logits'].shape[-1]), seen_classes),
+        )
+        for m in range(len(both[0]['label']))
+    ]
     seen, unseen = (np.asarray(scores[name]['per_class_accuracy']) for name in PAIR)
-    return {'harmonic_mean': harmonic_mean(seen, unseen).tolist()}
+    return {'harmonic_mean': harmonic_mean(seen, unseen).tolist(), 'best_calibration': best}
+
+
+def best_calibration(
+    logits: Sequence[np.ndarray], labels: Sequence[np.ndarray], seen: np.ndarray
+) -> float:
+    """What to take off the scores of seen classes for the best harmonic mean: exact.
+
+    Chao et al. 2016, arXiv:1605.04253, equation 7. An example is answered by its best seen class as
+    long as that is ahead of its best unseen one by more than the calibration.
+
+    Args:
+      logits: [N, C] of examples of seen classes, and of unseen ones.
+      labels: [N] of each.
+      seen: [C] bool; some are, some are not.
+
+    Returns:
+      the middle of the best interval, in which no example's answer changes.
+    """
+    ahead, worth = [], []
+    for scores, label, own in zip(logits, labels, (seen, ~seen), strict=True):
+        best = [np.where(group, scores, -np.inf) for group in (seen, ~seen)]
+        ahead.append(best[0].max(axis=1) - best[1].max(axis=1))
+        right = np.where(own, scores, -np.inf).argmax(axis=1) == label
+        count = np.bincount(label, minlength=len(seen))
+        worth.append(right / (count[label] * (count > 0).sum()))
+    edges = np.unique(np.concatenate(ahead))
+    middle = np.concatenate([edges[:1] - 1, (edges[1:] + edges[:-1]) / 2, edges[-1:] + 1])
+    kept = [_total_up_to(a, w, middle) for a, w in zip(ahead, worth, strict=True)]
+    return float(middle[harmonic_mean(worth[0].sum() - kept[0], kept[1]).argmax()])
+
+
+def _total_up_to(values: np.ndarray, worth: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """The sum of `worth` [N] over the values [N] under each limit [L]."""
+    order = np.argsort(values)
+    total = np.concatenate([[0.0], np.cumsum(worth[order])])
+    return total[np.searchsorted(values[order], limits)]

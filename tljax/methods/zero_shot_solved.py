@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax.kernels import chi_squared_distances, compatibility, squared_distances
-from tljax.methods.zero_shot import Embedder
+from tljax.methods.embedder import Embedder
 from tljax.shallow import zero_shot as forms
 from tljax.shallow.linear import check_strengths
 from tljax.types import Array, Method, Spec, solve, unknown
