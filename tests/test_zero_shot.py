@@ -111,6 +111,18 @@ def test_sae_is_scipys_solution_of_the_sylvester_equation():
     np.testing.assert_allclose(found, w.T, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize('form', [forms.eszsl(), forms.sae()])
+def test_long_embeddings_are_solved_where_the_classes_lie(form):
+    """With 30 columns for 7 classes, the projection is that of all columns."""
+    long, seen = jnp.asarray(RANDOM.randn(C, 30), 'f'), jnp.asarray(SEEN)
+    grids = jnp.float32([1.0]), jnp.float32([0.5])
+    found = forms.choose(form, *grids, EXAMPLES, long, seen, jax.random.key(0), folds=2, share=0.4)
+    # ESZSL's ridge goes by the mean of a diagonal, of 7 entries there and 30 here.
+    second = 0.5 * (30 / C if form.similarity == 'dot' else 1.0)
+    expected = form.solve(EXAMPLES, long, seen, jnp.float32([1.0, second]))
+    np.testing.assert_allclose(found.projection, expected, rtol=1e-2, atol=2e-4)
+
+
 def test_splits_hold_out_seen_classes_only():
     held = np.asarray(forms.class_folds(jax.random.key(0), jnp.asarray(SEEN), 20, 0.4))
     assert held.shape == (20, C)

@@ -205,6 +205,11 @@ def choose(
     keys = jax.random.split(key)
     held = class_folds(keys[0], seen, folds, share)
     kept = jax.random.uniform(keys[1], (folds, len(of.labels))) >= 0.2
+    # C classes span C dimensions at most: long word vectors lose nothing by going there and back.
+    back = None
+    if embeddings.shape[0] < embeddings.shape[1]:
+        left, size, back = jnp.linalg.svd(embeddings, full_matrices=False)
+        embeddings = left * size
     rated = lambda projected: compatibility(projected, embeddings, form.similarity)
 
     def part(split):
@@ -246,4 +251,5 @@ def choose(
     projection = form.solve(of, embeddings, seen, strengths)
     unit = spread(rated(of.inputs @ projection), seen, of.weights)
     calibration = jnp.asarray(CALIBRATIONS)[jnp.argmax(harmonic)] * unit
+    projection = projection if back is None else projection @ back
     return Choice(projection, strengths, accuracy, calibration, harmonic)
