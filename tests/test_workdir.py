@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 from tests import runs
 from tljax import workdir
 
@@ -41,6 +43,23 @@ def test_workdir_of_another_config(tiny_study, tmp_path, capsys):
     text = capsys.readouterr().err
     assert 'study/frozen belongs to a run of another config' in text
     assert '\n  start.steps: 20 there, 5 now' in text
+
+
+def test_a_run_of_an_older_version_goes_on(tmp_path):
+    c = runs.run()
+    older = c.to_dict() | {'title': 'of old'}
+    del older['hparams']['label_smoothing'], older['data']['streams']['source']['draw']
+    del older['data']['evaluate']['test']['among'], older['cache_prefix']
+    workdir.claim(tmp_path, older | {'start': older})
+    workdir.check(tmp_path, c.to_dict() | {'start': c.to_dict()})
+    c.data.streams.source.draw = 'pairs:4'
+    c.hparams.label_smoothing = 0.1
+    with pytest.raises(ValueError, match='of another config') as error:
+        workdir.check(tmp_path, c.to_dict() | {'start': older})
+    assert str(error.value).splitlines()[1:] == [
+        "  data.streams.source.draw: 'absent' there, 'pairs:4' now",
+        "  hparams.label_smoothing: 'absent' there, 0.1 now",
+    ]
 
 
 def test_results_are_json_even_where_numbers_are_not_finite(tmp_path):

@@ -18,12 +18,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tljax import config as configs
+
 # Keys that may differ between the calls of one run: they change when things happen and where,
 # not what is computed. The run that another starts from is known by its config, not by its place.
 FREE = (
-    *('save_every', 'tensorboard', 'sharding', 'block'),
+    *('title', 'description', 'save_every', 'tensorboard', 'sharding', 'block'),
     *('data.data_dir', 'data.workers', 'init.from', 'tuned.by', 'features'),
 )
+STREAMS = {'streams': configs.stream, 'evaluate': configs.held_out}
 
 
 @contextlib.contextmanager
@@ -158,7 +161,7 @@ def claim(directory: Path, config: Mapping) -> None:
 
 
 def _jsonable(config: Mapping) -> dict:
-    return json.loads(json.dumps(config))
+    return json.loads(json.dumps(config, default=dict))
 
 
 def _differences(old: Mapping, new: Mapping) -> list[str]:
@@ -167,8 +170,21 @@ def _differences(old: Mapping, new: Mapping) -> list[str]:
         f'  {key}: {old.get(key, "absent")!r} there, {new.get(key, "absent")!r} now'
         for key in sorted({**old, **new})
         if old.get(key) != new.get(key)
+        and not (key not in old and _is_default(key, new[key]))
         and not any(f'.{key}.'.find(f'.{free}.') >= 0 for free in FREE)
     ]
+
+
+def _is_default(key: str, value: Any) -> bool:
+    """Whether a key has its default: so it was before there was such a key."""
+    path = key.split('.')
+    while path[0] in ('start', 'tuning'):
+        path = path[1:]
+    if path[0] == 'data' and path[1] in STREAMS:
+        tree, path = STREAMS[path[1]](), path[3:]
+    else:
+        tree = configs.default().to_dict()
+    return _leaves(_jsonable(tree)).get('.'.join(path), ...) == value
 
 
 def _leaves(tree: Any, prefix: str = '') -> dict[str, Any]:
