@@ -9,17 +9,16 @@ WEIGHTS,METHOD,SOURCE,TARGET[,NET]: weights and net as in configs/probe.py, METH
 `source_only` as in configs/adapt.py. An oracle would be tested on what it was trained on, so there
 is none: configs/probe.py tells what TARGET's own labels give.
 
-    python launch/train.py \
-        --config configs/adapt_pretrained.py:places365:resnet18,dann+mcc,folder:PATH,folder:PATH \
+    python launch/train.py --config configs/adapt_pretrained.py:timm:vgg11,dan,folder:A,folder:B \
         --workdir runs/adapt
 
 Methods that translate or reconstruct images, or that estimate statistics anew, are not for cached
 layers: adabn, drcn, translation and cycada.
 
 Expected: from ImageNet's MobileNetV2, PACS photo (40 images for each of 7 classes a domain) to art
-painting, cartoon and sketch, last step, mean ± 95 % interval of three seeds: source_only 57.4 ± 1.8,
-32.5 ± 0.9, 24.8 ± 2.9; dan 65.2 ± 3.7, 48.9 ± 19.3, 38.7 ± 22.2; coral 63.9 ± 0.9, 46.3 ± 12.5,
-33.0 ± 1.4; mcc 63.9 ± 9.4, 40.5 ± 9.6, 27.5 ± 16.6; dann, on so few images, does not help.
+painting, cartoon and sketch, last step, mean ± 95 % interval of three seeds: source_only 57.4 ±
+1.8, 32.5 ± 0.9, 24.8 ± 2.9; dan 65.2 ± 3.7, 48.9 ± 19.3, 38.7 ± 22.2; coral 63.9 ± 0.9, 46.3 ±
+12.5, 33.0 ± 1.4; mcc 63.9 ± 9.4, 40.5 ± 9.6, 27.5 ± 16.6; dann, on so few images, does not help.
 Time: 15 min for each target on a busy CPU core.
 """
 
