@@ -91,6 +91,7 @@ def get_config(argument: str = 'sklearn:digits,uncertainty'):
     c = config.default()
     c.name = 'multitask'
     c.title = f'{len(tasks)} tasks of {data.partition(":")[2]}'
+    c.title += ', by width' * ('width' in fields) + ', by share of labels' * ('share' in fields)
     c.description = f'{", ".join(tasks)} of {data}, learnt together and alone'
     c.method = 'multitask'
     c.net = known['net']
