@@ -36,7 +36,7 @@ def refused(tmp_path, capsys):
     ('override', 'message'),
     [
         ('stepz=3', "unknown key of config 'stepz': there are block, cache_prefix, data,"),
-        ('hparams.ratee=1', "of config.hparams 'ratee': there are label_smoothing, momentum, rate"),
+        ('hparams.ratee=1', "of config.hparams 'ratee': there are calibration, label_smoothing, margin"),
         (SOURCE + 'bach=8', "of config.data.streams.source 'bach': .*; did you mean 'batch'?"),
         ('nothing.rate=1', "the config has no 'nothing'; tljax/config.py has every key"),
         ('steps=many', "flag --config.steps=many: invalid literal for int.* 'many'"),
@@ -140,7 +140,7 @@ def test_command_line_that_cannot_be(monkeypatch, request, capsys, arguments, me
         ('compare.stream=tset', "was not evaluated on 'tset'. Did you mean 'test'?"),
         ('compare.metric=acuracy', "has no 'acuracy' on 'test'. Did you mean 'accuracy' or"),
         ('runs.frozen.members={"seed": (7,)}', "Arm 'frozen' and baseline 'scratch' have no memb"),
-        ('runs.pretrain.init={"from": "frozen"}', 'runs start from each other: '),
+        ('runs.pretrain.init={"from": "frozen"}', 'runs go by each other: '),
         ('runs.frozen.method=supervized', "unknown method 'supervized'"),
     ],
 )
