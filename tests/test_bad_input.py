@@ -36,7 +36,10 @@ def refused(tmp_path, capsys):
     ('override', 'message'),
     [
         ('stepz=3', "unknown key of config 'stepz': there are block, cache_prefix, data,"),
-        ('hparams.ratee=1', "of config.hparams 'ratee': there are calibration, label_smoothing, margin"),
+        (
+            'hparams.ratee=1',
+            "of config.hparams 'ratee': there are calibration, label_smoothing, margin",
+        ),
         (SOURCE + 'bach=8', "of config.data.streams.source 'bach': .*; did you mean 'batch'?"),
         ('nothing.rate=1', "the config has no 'nothing'; tljax/config.py has every key"),
         ('steps=many', "flag --config.steps=many: invalid literal for int.* 'many'"),
