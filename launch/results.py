@@ -143,7 +143,9 @@ def _row(*cells) -> str:
 
 def _cell(row: dict, plain: bool, scale: int = 100) -> str:
     digits = 1 if scale == 100 else 3
-    text = f'{scale * row["mean"]:.{digits}f} ± {scale * row["std"]:.{digits}f}'
+    text = f'{scale * row["mean"]:.{digits}f}'
+    if row['std'] is not None:  # one member has no spread
+        text += f' ± {scale * row["std"]:.{digits}f}'
     if plain:
         return text
     change = f'{scale * row["delta_mean"]:+.{digits}f} ± {scale * row["delta_ci95"]:.{digits}f}'

@@ -106,3 +106,8 @@ def test_ranking_has_the_best_source_first_and_tau_below():
         '| b | 0.500 | 50.0 |',
         "| Kendall's tau | +1.00 |  |",
     ]
+
+
+def test_one_seed_has_no_spread():
+    study = STUDY | {'arms': ['plain'], 'comparison': [row('plain', 0.5, std=None, n=1)]}
+    assert '| plain | 50.0 | 1 |' in results.studies({'toys': study}).splitlines()
