@@ -11,13 +11,16 @@ ROOT = Path(__file__).parents[1]
 # Modules and packages, each line from the lines above it only. Inside a package anything goes that
 # is no circle.
 LAYERS = (
-    ('types', 'sampling', 'wording', 'workdir', 'console', 'board'),
-    ('partition', 'sharding', 'checkpoints', 'config', 'kernels', 'store'),
+    ('types', 'sampling', 'wording', 'console', 'board'),
+    ('config',),
+    ('workdir',),
+    ('partition', 'sharding', 'checkpoints', 'kernels', 'store', 'tuning'),
     ('losses', 'nets', 'data', 'shallow', 'optimizers', 'trunk', 'verdict', 'tables'),
     ('evaluation',),
     ('selection', 'collapse'),
     ('methods', 'train', 'report'),
-    ('initial', 'program'),
+    ('initial', 'program', 'inputs'),
+    ('backbones',),
     ('features',),
     ('prefix',),
     ('loop', 'prepare'),
