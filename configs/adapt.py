@@ -87,7 +87,7 @@ def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
     methods, source, target, extra = parsed(argument)
     c = config.default()
     c.name = '_to_'.join(map(name_of, (source, target)))
-    c.title = f'{config.label(source)} → {config.label(target)}'
+    c.title = f'{name_of(source)} → {name_of(target)}'
     c.description = f'Unsupervised domain adaptation from {source} to {target}'
     pair = (source, target)
     sets = [one.partition('/')[0] for one in pair]
@@ -143,5 +143,6 @@ def parsed(argument: str) -> tuple[tuple[str, ...], str, str, str]:
 
 
 def name_of(dataset: str) -> str:
-    """'tfds:mnist' -> 'mnist', 'folder:a/b' -> 'a_b'."""
-    return dataset.partition(':')[2].strip('./').replace('/', '_') or dataset
+    """'tfds:mnist_m/published' -> 'mnist_m_published', 'folder:a/b' -> 'b'."""
+    kind, _, name = dataset.partition(':')
+    return name.replace('/', '_') if kind == 'tfds' else config.label(dataset)

@@ -9,7 +9,7 @@ WEIGHTS,METHOD,SOURCE,TARGET[,NET]: weights and net as in configs/probe.py, METH
 `source_only` as in configs/adapt.py. An oracle would be tested on what it was trained on, so there
 is none: configs/probe.py tells what TARGET's own labels give.
 
-    python launch/train.py --config configs/adapt_pretrained.py:timm:vgg11,dan,folder:A,folder:B \
+    python launch/train.py --config configs/adapt_pretrained.py:places365:resnet18,dan,folder:A,folder:B \
         --workdir runs/adapt
 
 Methods that translate or reconstruct images, or that estimate statistics anew, are not for cached
@@ -20,7 +20,7 @@ painting, cartoon and sketch, last step, mean ± 95 % interval of three seeds: s
 1.8, 32.5 ± 0.9, 24.8 ± 2.9; dan 65.2 ± 3.7, 48.9 ± 19.3, 38.7 ± 22.2; coral 63.9 ± 0.9, 46.3 ±
 12.5, 33.0 ± 1.4; mcc 63.9 ± 9.4, 40.5 ± 9.6, 27.5 ± 16.6; dann, on so few images, does not help.
 Time: 15 min for each target on a busy CPU core.
-"""
+"""  # noqa: E501
 
 from configs import adapt, probe
 from tljax import config
@@ -51,11 +51,10 @@ def get_config(argument: str = 'places365:resnet18,dann,tfds:office31/amazon,tfd
     c.steps, c.evaluate_every = 200, 40
     del c.runs['oracle']
     c.compare.update(ceiling='', arms=('source_only', *methods))
-    streams = {name: {'batch': 32, 'augment': ''} for name in ('source', 'target')}
-    c.data.streams.source.update(streams['source'])
-    whole = {'split': 'all', **streams['target']}
+    cached = {'batch': 32, 'augment': ''}
+    c.data.streams.source.update(cached)
     for name in methods:
-        c.runs[name].data.streams.target.update(whole)
+        c.runs[name].data.streams.target.update(cached, split='all')
     c.data.evaluate.test.split = c.data.evaluate.target.split = 'all'
     c.data.evaluate.val.split = config.test_split(source)
     return c
