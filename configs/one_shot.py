@@ -73,7 +73,8 @@ def get_config(argument: str = 'sklearn:digits,prototypical'):
     c.members.seed = (0, 1, 2, 3, 4)
     way, kinds = SETS.get(data, identities)(c, data)
     c.runs.frozen = {}
-    c.compare.update(baseline=FROZEN, arms=(FROZEN,))
+    others = tuple(name for name in c.data.evaluate if name != 'test')
+    c.compare.update(baseline=FROZEN, arms=(FROZEN,), also=others)
     if method != FROZEN:
         draw = KOCH if (data, method) == ('omniglot_koch', 'siamese') else DRAWS[method]
         draw = draw.format(way=FULL_WAY.get(data, way) if full else way) + kinds

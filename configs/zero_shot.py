@@ -94,7 +94,8 @@ def get_config(argument: str = 'sklearn:digits,eszsl+sae'):
     embeddings = fields[2] if len(fields) == 3 else EMBEDDINGS[kind].format(place.split('#')[0])
     c = config.default()
     c.name = 'zero_shot'
-    c.title = c.description = f'Zero-shot recognition, {config.label(data.split("#")[0])}'
+    where, by = config.label(data.split('#')[0]), ', '.join(methods)
+    c.title = c.description = f'Zero-shot recognition, {where}: {by}'
     c.net = {'name': 'identity', 'power': POWER[kind]}
     alternatives = [tuple(one.split('+')) for one in embeddings.split('|')]
     c.data.embeddings = alternatives[0]
@@ -121,6 +122,7 @@ def get_config(argument: str = 'sklearn:digits,eszsl+sae'):
             tuned = {'by': f'{name}_tuning', 'metric': 'per_class_accuracy'}
             c.runs[name] = arm | {'members': {}, 'tuned': tuned}
     c.compare.update(baseline=next(iter(arms)), arms=tuple(arms), metric='per_class_accuracy')
+    c.compare.also = ('seen', 'unseen', 'unseen:harmonic_mean')  # among all classes
     return c
 
 

@@ -56,4 +56,5 @@ def get_config(argument: str = DEFAULT):
         c.runs['_'.join(unseen)] = {'data': {'streams': streams, 'evaluate': evaluate}}
     arms = tuple(c.runs)
     c.compare.update(baseline=arms[0], arms=arms, metric='per_class_accuracy')
+    c.compare.also = ('seen', 'unseen', 'unseen:harmonic_mean')  # among all classes
     return c

@@ -33,7 +33,9 @@ def keep(directory: Path) -> Path:
         runs = {name: workdir.read_json(directory / name / 'results.json') for name in names}
         kept = {key: results[key] for key in ('title', 'baseline', 'arms', 'metric', 'comparison')}
         kept |= {
-            key: results[key] for key in ('ceiling', 'selections', 'tasks') if results.get(key)
+            key: results[key]
+            for key in ('ceiling', 'selections', 'tasks', 'also')
+            if results.get(key)
         }
         kept['protocol'] = runs[results['baseline']]['protocol']
     else:
@@ -114,15 +116,17 @@ def _by_count(study: dict, counts: list) -> list[str]:
 
 
 def _by_arm(name: str, study: dict) -> list[str]:
-    """A row an arm, a column a selection of the step; beside them what was published."""
+    """A row an arm, a column a selection of the step or another score; and what was published."""
     selections = study.get('selections') or {'accuracy': study['comparison']}
     reported = json.loads(PUBLISHED.read_text()).get(name, {})
-    titles = [_words(selection) for selection in selections]
+    also = study.get('also', {})
+    titles = [_words(column) for column in (*selections, *also)]
     lines = _header('', *titles, 'seeds', *(['published'] if reported else []))
     for arm in study['arms']:
         rows = [one for table in selections.values() for one in table if one['arm'] == arm]
         plain = arm in (study['baseline'], study.get('ceiling'))
         cells = [_cell(row, plain) for row in rows]
+        cells += [_cell(row, True) for table in also.values() for row in table if row['arm'] == arm]
         beside = [reported.get(arm, '')] if reported else []
         lines.append(_row(arm.replace('_', '-'), *cells, rows[0]['n'], *beside))
     return lines

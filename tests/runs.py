@@ -33,6 +33,7 @@ def study(**changes):
     c = run(name='tiny_study', **changes)
     c.members.seed = (0, 1)
     c.members.labels_per_class = (5, 20)
+    c.compare.also = ('test:per_class_accuracy',)
     return config.transfer_study(
         c,
         pretrain={

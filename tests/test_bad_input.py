@@ -141,6 +141,7 @@ def test_command_line_that_cannot_be(monkeypatch, request, capsys, arguments, me
         ('compare.arms=("scratch", "tuned")', "unknown arm in compare.arms 'tuned': there are"),
         ('compare.arms=()', "No arm is named 'scratch'"),
         ('compare.stream=tset', "was not evaluated on 'tset'. Did you mean 'test'?"),
+        ('compare.also=("tset",)', "unknown stream in compare.also of scratch 'tset'"),
         ('compare.metric=acuracy', "has no 'acuracy' on 'test'. Did you mean 'accuracy' or"),
         ('runs.frozen.members={"seed": (7,)}', "Arm 'frozen' and baseline 'scratch' have no memb"),
         ('runs.pretrain.init={"from": "frozen"}', 'runs go by each other: '),

@@ -87,9 +87,15 @@ def test_study_compares_its_arms(tiny_study):
             if m['labels_per_class'] == row['labels_per_class']
         ]
         assert row['mean'] == pytest.approx(np.mean(chosen))
+    also = found['also']['test per_class_accuracy']
+    assert [(row['labels_per_class'], row['arm']) for row in also] == rows
+    last = runs.results(tiny_study / 'fine_tuned')['scores']['test']['per_class_accuracy']
+    assert np.mean([row['mean'] for row in also[2::3]]) == pytest.approx(np.mean(last))
     for name in ('.', 'pretrain', 'scratch', 'frozen', 'fine_tuned'):
         assert json.loads((tiny_study / name / 'config.json').read_text())
-    assert 'http' not in (tiny_study / 'report.html').read_text().replace('http://www.w3.org', '')
+    page = (tiny_study / 'report.html').read_text()
+    assert 'http' not in page.replace('http://www.w3.org', '')
+    assert 'test per class accuracy' in page
 
 
 def test_frozen_encoder_is_bitwise_that_of_its_seed(tiny_study):

@@ -53,6 +53,14 @@ def test_a_row_an_arm_with_selections_and_what_was_published(tmp_path, monkeypat
     assert table[7] == '| top | 87.5 ± 1.0 | 100.0 ± 1.0 | 3 |  |'
 
 
+def test_other_scores_have_columns_of_their_own():
+    rows = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 0.875), strict=True)]
+    also = {'pairs accuracy': [row(arm, 0.625) for arm in STUDY['arms']]}
+    table = results.studies({'toys': STUDY | {'comparison': rows, 'also': also}}).splitlines()
+    assert table[3] == '|  | accuracy | pairs accuracy | seeds |'
+    assert table[6] == '| better | 75.0 ± 1.0<br>+25.0 ± 2.0: helps | 62.5 ± 1.0 | 3 |'
+
+
 def test_published_numbers_are_text_with_digits():
     for reported in json.loads(results.PUBLISHED.read_text()).values():
         assert all(re.match(r'\d\d\.\d', text) for text in reported.values())

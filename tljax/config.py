@@ -94,6 +94,8 @@ def default() -> ConfigDict:
     # reach, because it knows more, and that none is judged by.
     c.runs = ConfigDict()
     c.compare = {'baseline': '', 'ceiling': '', 'arms': (), 'stream': 'test', 'metric': 'accuracy'}
+    # Other scores of the arms to show: streams, or stream:metric where the metric is another one.
+    c.compare.also = ()
     # For verdicts by task: task -> the run that learns it alone; or arm -> the same for this arm.
     c.compare.twins = ConfigDict()
     return c

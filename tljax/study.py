@@ -78,10 +78,20 @@ def _compared(config, arms: Mapping[str, Mapping], command: str) -> dict:
         'metric': compare.metric,
         'lower_is_better': lower,
         'comparison': rows,
+        'also': {
+            ' '.join(score): verdict.compare(compared, compare.baseline, *score)
+            for score in also_shown(compare)
+        },
         **_by_task(compare, arms),
         'selection': config.selection,
         'selections': selections,
     }
+
+
+def also_shown(compare) -> list[tuple[str, str]]:
+    """The other scores that a study shows: (stream, metric)."""
+    pairs = [one.partition(':') for one in compare.also]
+    return [(stream, metric or compare.metric) for stream, _, metric in pairs]
 
 
 def _by_task(compare, arms: Mapping[str, Mapping]) -> dict:
@@ -114,6 +124,10 @@ def _check(compare, runs: Mapping[str, Any]) -> None:
         trial[name] = {'members': members, 'scores': evaluated}
     arms = {name: trial[name] for name in compare.arms}
     verdict.compare(arms, compare.baseline, compare.stream, compare.metric, ceiling=compare.ceiling)
+    for stream, _ in also_shown(compare):
+        for arm in compare.arms:
+            if stream not in trial[arm]['scores']:
+                raise unknown(f'stream in compare.also of {arm}', stream, trial[arm]['scores'])
     for arm in compare.arms:
         for task, run in twins_of(compare, arm).items():
             if run not in runs:
