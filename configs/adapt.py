@@ -15,10 +15,13 @@ the target, and `oracle`, which is trained on the target's training images with 
         --workdir runs/mnist_to_usps_full
     python launch/train.py --config configs/adapt.py:adda,tfds:mnist,tfds:usps,sampled \
         --workdir runs/mnist_to_usps_sampled
+    python launch/train.py --config configs/adapt.py:dann+dan,tfds:mnist,tfds:usps,only=0+1+2+3+4 \
+        --workdir runs/mnist_to_usps_partial
 
 With a fourth field 'full', schedules are as long as the papers'; without, as short as they may be
 on a CPU. With 'sampled', training takes 2000 images of MNIST and 1800 of USPS, a seeded draw in
-place of that of Long et al., 2013, which is not published. Digits are 28x28, grey where both sets
+place of that of Long et al., 2013, which is not published. With 'only=CLASS+CLASS', the target has
+no other classes (partial adaptation: Cao et al., 2018, arXiv:1707.07901). Digits are 28x28, grey where both sets
 are known to be grey; other images are 32x32 RGB. The step that is reported is chosen without target
 labels; every table also has the last step and the oracle's.
 
@@ -31,6 +34,8 @@ from a few trials of one seed on MNIST -> USPS by their test accuracy; USPS -> M
 it.
 Time: 52 min for MNIST -> USPS, 74 min for USPS -> MNIST, on one busy CPU core each.
 """
+
+import re
 
 from tljax import config
 from tljax.types import unknown
@@ -83,11 +88,14 @@ METHODS: dict[str, dict] = {
 
 
 def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
-    """`argument` is METHOD,SOURCE,TARGET, or METHOD,SOURCE,TARGET,full or the same with sampled."""
+    """`argument` is METHOD,SOURCE,TARGET, with full, sampled or only=CLASS+CLASS behind it."""
     methods, source, target, extra = parsed(argument)
+    only = tuple(extra.removeprefix('only=').split('+')) if '=' in extra else ()
     c = config.default()
     c.name = '_to_'.join(map(name_of, (source, target)))
     c.title = f'{name_of(source)} → {name_of(target)}'
+    if only:
+        c.title += f', of which there are only {", ".join(only)}'
     c.description = f'Unsupervised domain adaptation from {source} to {target}'
     pair = (source, target)
     sets = [one.partition('/')[0] for one in pair]
@@ -100,6 +108,7 @@ def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
     here, there = (
         {'dataset': one, 'fit': FIT.get(name, '')} for one, name in zip(pair, sets, strict=True)
     )
+    there['only'] = only
     train = {'batch': 64, 'augment': AUGMENT if size == 28 else 'flip|shift:3'}
     few = [SAMPLE.get(name, 0) if extra == 'sampled' else 0 for name in sets]
     unlabelled = config.stream(**there, **train, sample=few[1], labelled=False)
@@ -128,10 +137,11 @@ def parsed(argument: str) -> tuple[tuple[str, ...], str, str, str]:
     """Methods, source, target and the fourth field."""
     fields = argument.split(',')
     extra = fields[3] if len(fields) == 4 else ''
-    if len(fields) not in (3, 4) or extra not in ('', *EXTRAS) or not all(fields):
+    known = extra in ('', *EXTRAS) or re.fullmatch(r'only=[^+]+(\+[^+]+)*', extra)
+    if len(fields) not in (3, 4) or not known or not all(fields):
         raise ValueError(
-            f'{argument!r} is not METHOD,SOURCE,TARGET, with {" or ".join(EXTRAS)} behind it or '
-            'not, such as dann,tfds:mnist,folder:PATH'
+            f'{argument!r} is not METHOD,SOURCE,TARGET, with {", ".join(EXTRAS)} or '
+            'only=CLASS+CLASS behind it or not, such as dann,tfds:mnist,folder:PATH'
         )
     twins = ('source_only', 'oracle')  # which are always there
     named = METHODS if fields[0] == 'all' else dict.fromkeys(fields[0].split('+'))
