@@ -21,9 +21,9 @@ the target, and `oracle`, which is trained on the target's training images with 
 With a fourth field 'full', schedules are as long as the papers'; without, as short as they may be
 on a CPU. With 'sampled', training takes 2000 images of MNIST and 1800 of USPS, a seeded draw in
 place of that of Long et al., 2013, which is not published. With 'only=CLASS+CLASS', the target has
-no other classes (partial adaptation: Cao et al., 2018, arXiv:1707.07901). Digits are 28x28, grey where both sets
-are known to be grey; other images are 32x32 RGB. The step that is reported is chosen without target
-labels; every table also has the last step and the oracle's.
+no other classes (partial adaptation: Cao et al., 2018, arXiv:1707.07901). Digits are 28x28, grey
+where both sets are known to be grey; other images are 32x32 RGB. The step that is reported is
+chosen without target labels; every table also has the last step and the oracle's.
 
 Expected: full sets, step by information maximisation, mean ± standard deviation of five seeds
 (published in brackets). MNIST -> USPS: source_only 87.5 ± 2.8, dann 90.6 ± 0.8 (85.1), cdan_e 94.5
