@@ -25,7 +25,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmark_cases import CASES, CHILDREN  # noqa: E402
+from benchmark_cases import CASES  # noqa: E402
+from benchmark_child import CHILDREN  # noqa: E402
 
 
 def main() -> None:

@@ -1,38 +1,13 @@
 """The cases of benchmark.py: what each times, and how two are compared."""
 
-import ctypes
-import importlib
 import os
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-
-POOL, RATE, MOMENTUM = 4, 0.01, 0.9
-
-
-class Steps(NamedTuple):
-    """Training steps of one kind."""
-
-    net: Mapping[str, Any]  # as config.net
-    method: str = 'supervised'
-    trains: str = 'encoder|head'
-    batch: int = 128  # of each domain
-    image: tuple[int, int, int] = (28, 28, 1)
-    seeds: int = 1  # members of one program, beside loops one after the other
-    loop: bool = True  # many steps a compiled call
-    steps: int = 1000  # of the schedules
-    tasks: int = 0  # of ten classes each; 0: one label, and no tasks
-    options: Mapping[str, Any] = {}  # of the method
-    draw: str = ''  # episodes or pairs, of `batch` images of `classes` classes
-    classes: int = 10
+from benchmark_child import child
+from benchmark_steps import CONV4, LOOPS, STEPS, jax_loop, torch_loop, work
 
 
 def cores() -> int:
@@ -77,11 +52,6 @@ def step_case(case: str):
         return [compare(case, *calls, args.rounds, steps)]
 
     return run
-
-
-def work(job: Steps) -> int:
-    """Pixels of a step."""
-    return job.batch * job.seeds * job.image[0] * job.image[1]
 
 
 def seeds(args) -> list[dict]:
@@ -197,17 +167,6 @@ def gallery_search(args) -> list[dict]:
     return [row | {'same_answers': same}]
 
 
-def child(what: str, side: str, name: str, cache: str) -> str:
-    """What a process of its own prints, which keeps compiled programs in a folder."""
-    environment = os.environ | {
-        'JAX_COMPILATION_CACHE_DIR': cache,
-        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-    }
-    script = str(Path(__file__).with_name('benchmark.py'))
-    command = [sys.executable, script, '--child', what, side, name]
-    return subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE).stdout
-
-
 def first_step(args) -> list[dict]:
     """From the start of a process to the end of its first step, without and with a cache."""
     begin = lambda side, cache: child('step', side, 'lenet_step', cache)
@@ -240,84 +199,6 @@ def tasks_case(name: str):
     return run
 
 
-def one_step(side: str, name: str) -> None:
-    LOOPS[side](STEPS[name])(1)
-
-
-def memory(side: str, name: str) -> None:
-    """Prints the most MiB that the process holds while it steps, above those after its imports."""
-    importlib.import_module(f'benchmark_{side}').ready()
-    before = resident('VmRSS')
-    step = LOOPS[side](STEPS[name])
-    step(2)
-    ctypes.CDLL(None).malloc_trim(0)  # what building left behind is not the steps'
-    Path('/proc/self/clear_refs').write_text('5')  # the peak begins anew
-    step(5)
-    print(resident('VmHWM') - before)
-
-
-def resident(which: str) -> float:
-    """MiB of this process: 'VmRSS' now, or 'VmHWM' at most."""
-    status = Path('/proc/self/status').read_text()
-    return int(re.search(rf'{which}:\s+(\d+)', status)[1]) / 1024
-
-
-CHILDREN = {'step': one_step, 'memory': memory}
-
-
-def batches(job: Steps) -> dict[str, np.ndarray]:
-    """POOL batches of noise in place of images: the speed is the same."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (2, POOL, job.batch, *job.image), np.uint8)
-    labels = rng.integers(0, 10, (POOL, job.batch), np.int32)
-    if job.draw:  # as many of each class
-        labels = (np.arange(labels.size, dtype=np.int32) % job.classes).reshape(labels.shape)
-    tasks = rng.integers(0, 10, (job.tasks, POOL, job.batch), np.int32)
-    return {'image': images[0], 'target': images[1], 'label': labels, 'tasks': tasks}
-
-
-def torch_loop(job: Steps):
-    from benchmark_torch import loop
-
-    return loop(job, batches(job), RATE, MOMENTUM)
-
-
-def jax_loop(job: Steps):
-    """The same, as steps of a run."""
-    from benchmark_jax import loop
-
-    return loop(job, batches(job), RATE, MOMENTUM)
-
-
-LOOPS = {'jax': jax_loop, 'torch': torch_loop}
-LENET, CONV4 = {'name': 'lenet'}, {'name': 'conv4'}
-RESNET18 = {'name': 'imagenet_resnet', 'depth': 18}
-BALANCERS = {
-    'equal': {'balancer': 'equal'},
-    'pcgrad': {'balancer': 'pcgrad'},
-    'mgda': {'balancer': 'mgda'},
-    'mgda_ub': {'balancer': 'mgda', 'at': 'features'},
-}
-STEPS = {
-    'lenet_step': Steps(LENET),
-    'lenet_dann_step': Steps(LENET, 'dann'),
-    'lenet_dan_step': Steps(LENET, 'dan'),
-    'lenet_adda_step': Steps(LENET, 'adda'),
-    'cifar_resnet20_step': Steps({'name': 'cifar_resnet', 'depth': 20}, image=(32, 32, 3)),
-    'resnet18_last_stage_step': Steps(
-        RESNET18, trains='encoder/stage4|head', batch=16, image=(224, 224, 3), loop=False
-    ),
-    'lenet_dann_5_seeds': Steps(LENET, 'dann', seeds=5),
-    'conv4_episode_step': Steps(
-        CONV4, 'prototypical', batch=120, draw='episode:20x1x5', classes=40
-    ),
-    'conv4_pair_step': Steps(CONV4, 'siamese', batch=128, draw='pairs:64', classes=40),
-    **{
-        f'lenet_{count}_tasks_{name}': Steps(LENET, 'multitask', tasks=count, options=options)
-        for count in (2, 8)
-        for name, options in BALANCERS.items()
-    },
-}
 CASES = {
     **{name: (tasks_case if job.tasks else step_case)(name) for name, job in STEPS.items()},
     'lenet_dann_5_seeds': seeds,

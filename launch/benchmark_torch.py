@@ -235,7 +235,7 @@ def loop(job, noise: dict, rate: float, momentum: float):
     """A function of a number of steps that trains so long, all seeds in turn.
 
     Args:
-      job: a `benchmark_cases.Steps`.
+      job: a `benchmark_steps.Steps`.
       noise: 'image' and 'target' [P, N, H, W, C] uint8, 'label' [P, N], 'tasks' [T, P, N].
       rate: of SGD.
       momentum: of SGD.
