@@ -171,6 +171,24 @@ def spread(scores: Array, among: Array, weights: Array) -> Scalar:
     return each @ weights / weights.sum()
 
 
+class Split(NamedTuple):
+    """Which classes are held out, and which examples of the others are fitted."""
+
+    out: Array  # [C] bool
+    keep: Array  # [N] bool
+
+    def fitted(self, of: Examples) -> Examples:
+        return of._replace(weights=of.weights * self.keep * ~self.out[of.labels])
+
+    def unseen(self, of: Examples) -> Array:
+        """[N] weights of the examples of classes held out."""
+        return of.weights * self.out[of.labels]
+
+    def left(self, of: Examples, seen: Array) -> Array:
+        """[N] weights of the other classes' examples that are not fitted."""
+        return of.weights * ~self.keep * (seen & ~self.out)[of.labels]
+
+
 def choose(
     form: Form,
     firsts: Array,
@@ -187,9 +205,7 @@ def choose(
 
     In each split, classes are held out, and a fifth of the examples of the others. The strengths
     are those of the best mean accuracy on held-out classes among themselves; of equally good ones
-    the largest. The calibration (of stacking: Chao et al. 2016, arXiv:1605.04253) is the one of the
-    best mean over splits of the harmonic mean of the accuracies on held-out classes and examples,
-    the answer being one of all classes; it goes by the scores' `spread`.
+    the largest. The calibration is chosen by `harmonic_means`.
 
     Args:
       form: the closed form.
@@ -204,52 +220,68 @@ def choose(
     """
     keys = jax.random.split(key)
     held = class_folds(keys[0], seen, folds, share)
-    kept = jax.random.uniform(keys[1], (folds, len(of.labels))) >= 0.2
+    splits = Split(held, jax.random.uniform(keys[1], (folds, len(of.labels))) >= 0.2)
     # C classes span C dimensions at most: long word vectors lose nothing by going there and back.
     back = None
     if embeddings.shape[0] < embeddings.shape[1]:
         left, size, back = jnp.linalg.svd(embeddings, full_matrices=False)
         embeddings = left * size
-    rated = lambda projected: compatibility(projected, embeddings, form.similarity)
-
-    def part(split):
-        """Examples to fit, and the classes that they are of."""
-        out, keep = split
-        return of._replace(weights=of.weights * keep * ~out[of.labels]), seen & ~out
-
-    def curve(split):
-        fitted, among = part(split)
-        moments = form.gather(fitted, embeddings, among)
-        unseen = of.weights * split[0][of.labels]
-
-        def first(strength):
-            half = of.inputs @ form.begin(moments, strength)
-            scores = lambda second: rated(half @ form.finish(moments, second))
-            score = lambda second: per_class(scores(second), of.labels, unseen, split[0])
-            return jax.lax.map(score, seconds)
-
-        return jax.lax.map(first, firsts)
-
-    def calibrated(strengths, split):
-        fitted, among = part(split)
-        scores = rated(of.inputs @ form.solve(fitted, embeddings, among, strengths))
-        unit = spread(scores, seen, of.weights)
-        left = of.weights * ~split[1] * among[of.labels]
-        unseen = of.weights * split[0][of.labels]
-
-        def one(calibration):
-            moved = scores - calibration * unit * among
-            answers = (per_class(moved, of.labels, w, seen) for w in (left, unseen))
-            return harmonic_mean(*answers)
-
-        return jax.lax.map(one, jnp.asarray(CALIBRATIONS))
-
-    accuracy = jax.lax.map(curve, (held, kept)).mean(axis=0)
+    curve = partial(accuracies, form, firsts, seconds, of, embeddings, seen)
+    accuracy = jax.lax.map(curve, splits).mean(axis=0)
     last = accuracy.size - 1 - jnp.argmax(accuracy.ravel()[::-1])
     strengths = jnp.stack([firsts[last // len(seconds)], seconds[last % len(seconds)]])
-    harmonic = jax.lax.map(partial(calibrated, strengths), (held, kept)).mean(axis=0)
+    means = partial(harmonic_means, form, strengths, of, embeddings, seen)
+    harmonic = jax.lax.map(means, splits).mean(axis=0)
     projection = form.solve(of, embeddings, seen, strengths)
-    unit = spread(rated(of.inputs @ projection), seen, of.weights)
-    calibration = jnp.asarray(CALIBRATIONS)[jnp.argmax(harmonic)] * unit
+    rated = compatibility(of.inputs @ projection, embeddings, form.similarity)
+    calibration = jnp.asarray(CALIBRATIONS)[jnp.argmax(harmonic)] * spread(rated, seen, of.weights)
     projection = projection if back is None else projection @ back
     return Choice(projection, strengths, accuracy, calibration, harmonic)
+
+
+def accuracies(
+    form: Form,
+    firsts: Array,
+    seconds: Array,
+    of: Examples,
+    embeddings: Array,
+    seen: Array,
+    split: Split,
+) -> Array:
+    """Accuracy on a split's held-out classes among themselves, for all strengths: [R1, R2]."""
+    moments = form.gather(split.fitted(of), embeddings, seen & ~split.out)
+
+    def first(strength):
+        half = of.inputs @ form.begin(moments, strength)
+
+        def score(second):
+            scores = compatibility(half @ form.finish(moments, second), embeddings, form.similarity)
+            return per_class(scores, of.labels, split.unseen(of), split.out)
+
+        return jax.lax.map(score, seconds)
+
+    return jax.lax.map(first, firsts)
+
+
+def harmonic_means(
+    form: Form, strengths: Array, of: Examples, embeddings: Array, seen: Array, split: Split
+) -> Array:
+    """Of the accuracies on held-out classes and on held-out examples: one a calibration, [G].
+
+    The answer is one of all classes. A calibration (of stacking: Chao et al. 2016,
+    arXiv:1605.04253) is taken off the scores of fitted classes, in units of the scores' `spread`.
+    """
+    among = seen & ~split.out
+    projection = form.solve(split.fitted(of), embeddings, among, strengths)
+    scores = compatibility(of.inputs @ projection, embeddings, form.similarity)
+    unit = spread(scores, seen, of.weights)
+
+    def one(calibration):
+        moved = scores - calibration * unit * among
+        answers = (
+            per_class(moved, of.labels, weights, seen)
+            for weights in (split.left(of, seen), split.unseen(of))
+        )
+        return harmonic_mean(*answers)
+
+    return jax.lax.map(one, jnp.asarray(CALIBRATIONS))
