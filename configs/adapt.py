@@ -64,6 +64,7 @@ APART = {'options': {'together': False}}  # each domain normalised by its own st
 # What differs from the common protocol, method by method.
 METHODS: dict[str, dict] = {
     'adabn': {},
+    'adamatch': {'optimizer': {'name': 'adam', 'schedule': 'cosine'}, 'hparams': {'rate': 1e-3}},
     'adda': ADAM,
     'cdan': {**APART, **FAST},
     'cdan_e': {**APART, **FAST},

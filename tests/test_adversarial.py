@@ -10,6 +10,7 @@ from tests.test_methods import built, config_for, fit, prepared_for
 from tljax import config as configs
 from tljax import experiment, partition
 from tljax.losses.adversarial import domain_bce
+from tljax.losses.entropy import aligned_pseudo_labels
 from tljax.methods.shot import clusters
 from tljax.prepare import build_method
 from tljax.types import Spec
@@ -159,6 +160,31 @@ def test_shot_forgets_the_source(tmp_path):
     )
     owned = partition.select(values[0], player.trains)
     assert {path.split('/')[0] for path in owned} == {'encoder'}
+
+
+def test_adamatch_learns_the_target_by_strong_images_only():
+    """At progress 0 it is supervised learning of weak and strong images; then the target joins."""
+    method = built('adamatch', options={'strong': '', 'threshold': 0.0})
+    values, (player,) = values_of(method), method.phases[0].players
+    alone = gradients(built('supervised').phases[0].players[0], values)
+    start = jax.grad(
+        lambda params: player.loss(
+            params, values[1], BATCH, HP | {'progress': 0.0}, jax.random.key(1)
+        )[0]
+    )(values[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 2 * b, 1e-4, 1e-6), start, alone)
+    logits = method.predict(*values, BATCH['target']['image'])['logits']
+    source = method.predict(*values, BATCH['source']['image'])['logits']
+    pseudo, _ = aligned_pseudo_labels(source, logits)
+    mu = 0.5 - np.cos(2 * np.pi * 0.3) / 2
+    apart = -(pseudo * jax.nn.log_softmax(logits)).sum(1).mean()
+    both = [
+        player.loss(values[0], values[1], BATCH, HP | {'progress': p}, jax.random.key(1))[0]
+        for p in (0.0, 0.3)
+    ]
+    assert float(both[1] - both[0]) == pytest.approx(0.7 * mu * float(apart), rel=1e-3)
+    with pytest.raises(ValueError, match=r'options\.threshold is 2'):
+        built('adamatch', options={'threshold': 2})
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,23 @@ def test_class_confusion():
     assert float(entropy.class_confusion(sure)) == pytest.approx(0, abs=1e-6)
 
 
+def test_pseudo_labels_are_spread_as_the_source():
+    target = 3 * RANDOM.randn(6, LOGITS.shape[1])
+    p, q = softmax(LOGITS, 1), softmax(target, 1)
+    wanted = np.stack([row * p.mean(0) / q.mean(0) for row in q])
+    wanted /= wanted.sum(1, keepdims=True)
+    limit = 0.9 * np.mean([row.max() for row in p])
+    label, sure = entropy.aligned_pseudo_labels(LOGITS, target)
+    np.testing.assert_allclose(label, wanted, rtol=1e-5)
+    np.testing.assert_array_equal(sure, [float(row.max() >= limit) for row in wanted])
+    assert 0 < sure.sum() < len(sure)
+    same, _ = entropy.aligned_pseudo_labels(LOGITS, LOGITS)
+    np.testing.assert_allclose(same, p, rtol=1e-5)  # nothing to align
+    total = lambda x, y: entropy.aligned_pseudo_labels(x, y)[0][:, 0].sum()
+    for gradient in jax.grad(total, (0, 1))(jnp.asarray(LOGITS), jnp.asarray(target)):
+        assert not gradient.any()
+
+
 def test_reversal():
     x = jnp.asarray(SOURCE)
     value, gradient = jax.value_and_grad(lambda x: (reverse(x, jnp.float32(0.3)) ** 2).sum())(x)

@@ -1,4 +1,4 @@
-"""Losses of predictions without labels: entropy, balance and confusion of classes."""
+"""Predictions without labels: entropy, balance and confusion of classes, pseudo-labels."""
 
 import jax
 import jax.numpy as jnp
@@ -68,3 +68,30 @@ def class_confusion(logits: Array, temperature: float = 2.5) -> Scalar:
     confusion = soft.T @ (weights[:, None] * soft)
     confusion = confusion / confusion.sum(1, keepdims=True)
     return (confusion.sum() - jnp.trace(confusion)) / len(confusion)
+
+
+def aligned_pseudo_labels(
+    source: Array, target: Array, threshold: float = 0.9
+) -> tuple[Array, Array]:
+    """Labels of the target, spread over the classes as on the source, and which are sure enough.
+
+    With p = softmax(source) and q = softmax(target), the label of an example is
+
+        y = normalise(q mean_i(p_i) / mean_j(q_j))
+
+    and it counts if max_c y_c >= tau mean_i(max_c p_ic): "distribution alignment" and "relative
+    confidence threshold" of Berthelot et al. 2022, arXiv:2106.04732. Neither has a gradient.
+
+    Args:
+      source: [N, C] logits of labelled examples.
+      target: [M, C] logits.
+      threshold: tau.
+
+    Returns:
+      [M, C] that sum to 1, and [M] 1.0 or 0.0.
+    """
+    p, q = (jax.nn.softmax(jax.lax.stop_gradient(x).astype(jnp.float32)) for x in (source, target))
+    aligned = q * p.mean(0) / jnp.maximum(q.mean(0), 1e-6)
+    aligned = aligned / aligned.sum(1, keepdims=True)
+    sure = aligned.max(1) >= threshold * p.max(1).mean()
+    return aligned, sure.astype(jnp.float32)

@@ -5,6 +5,7 @@ from functools import partial
 
 from tljax.methods import (
     adabn,
+    adamatch,
     adda,
     adversarial,
     alignment,
@@ -29,6 +30,7 @@ from tljax.types import Method
 # the keywords that `config.options` may set
 METHODS: Mapping[str, Callable[..., Method]] = {
     'adabn': adabn.build,
+    'adamatch': adamatch.build,
     'adda': adda.build,
     'ale': zero_shot.ale,
     'cdan': adversarial.cdan,
