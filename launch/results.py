@@ -71,13 +71,23 @@ def studies(kept: dict[str, dict]) -> str:
     for name, study in kept.items():
         counts = list(dict.fromkeys(row.get(AXIS) for row in study['comparison']))
         lines += [
-            f'**{study["title"]}**, {study["minutes"]:.0f} min on 2 CPU cores:',
+            f'**{study["title"]}**, {study["minutes"]:.0f} min{_place(study)}:',
             f'`{study["command"]}`',
             '',
+            *([study['protocol'], ''] if 'protocol' in study else []),
             *_table(name, study, counts),
             '',
         ]
     return '\n'.join(lines)
+
+
+def _place(study: dict) -> str:
+    """' on 2 CPU cores', as far as it is known."""
+    found = study.get('environment', {})
+    if found.get('device') != 'cpu':
+        return f' on {found["devices"]} x {found["device"]}' if found else ''
+    cores = found.get('cores', 0)
+    return f' on {cores} CPU core{"s" * (cores > 1)}' if cores else ' on a CPU'
 
 
 def _table(name: str, study: dict, counts: list) -> list[str]:

@@ -118,6 +118,16 @@ def test_scores_of_members():
     assert found['accuracy'] == [1.0, 0.0]
 
 
+def test_protocols_in_words():
+    words = {
+        'episode:5x1x15:1000': '1000 5-way 1-shot episodes',
+        'within:20x1x1:20': '20 20-way 1-shot episodes within a group',
+        'runs:20': 'the listed 20-way 1-shot runs',
+        'pairs:9': '9 pairs',
+    }
+    assert {protocol: unseen.words(protocol) for protocol in words} == words
+
+
 @pytest.mark.parametrize('protocol', ['episode:5x1:3', 'pears:3', 'pairs:0', 'runs'])
 def test_what_is_no_protocol_is_refused(protocol):
     with pytest.raises(ValueError, match=f"toy: protocol='{protocol}': expected 'episode:WAY"):

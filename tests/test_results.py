@@ -30,7 +30,7 @@ def test_a_row_a_label_count():
         for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 1), strict=True)
     ]
     table = results.studies({'toys': STUDY | {'comparison': rows}}).splitlines()
-    assert table[:2] == ['**Toys**, 2 min on 2 CPU cores:', '`python launch/train.py`']
+    assert table[:2] == ['**Toys**, 2 min:', '`python launch/train.py`']
     assert table[3] == '| labels per class | plain | better | top |'
     assert table[5].startswith('| 1 | 50.0 ± 1.0 | 75.0 ± 1.0<br>+25.0 ± 2.0: helps | 100.0')
     assert table[6].startswith('| 5 | ')
@@ -51,6 +51,17 @@ def test_a_row_an_arm_with_selections_and_what_was_published(tmp_path, monkeypat
         '76.5 (Ada 1843) |'
     )
     assert table[7] == '| top | 87.5 ± 1.0 | 100.0 ± 1.0 | 3 |  |'
+
+
+def test_what_a_study_was_tested_on_and_where_it_ran():
+    rows = [row(arm, 0.5) for arm in STUDY['arms']]
+    study = STUDY | {'comparison': rows, 'protocol': 'Evaluated on test: toys, all 9 examples.'}
+    study['environment'] = {'device': 'cpu', 'devices': 1, 'cores': 2}
+    found = results.studies({'toys': study}).splitlines()
+    assert found[0] == '**Toys**, 2 min on 2 CPU cores:'
+    assert found[3] == study['protocol']
+    study['environment'] = {'device': 'H100', 'devices': 4}
+    assert '2 min on 4 x H100:' in results.studies({'toys': study})
 
 
 def test_other_scores_have_columns_of_their_own():

@@ -1,5 +1,6 @@
 """The composition root: a config becomes streams, a method, a fit, scores and files."""
 
+import os
 import platform
 import signal
 import time
@@ -243,8 +244,14 @@ def describe(
             'python': platform.python_version(),
             'device': jax.devices()[0].device_kind,
             'devices': prepared.options.mesh.size,
+            'cores': _cores(),
         },
     }
+
+
+def _cores() -> int:
+    """Those this process may run on; not every system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
 def outcome(method: Method, fitted: loop.Fitted) -> dict[str, dict]:
@@ -278,6 +285,8 @@ def protocol(prepared: Prepared) -> str:
 
 def _held(name: str, stream: data.Stream) -> str:
     amount = f'all {len(stream.source.labels)} examples'
+    if stream.protocol:
+        amount = f'{unseen.words(stream.protocol)} of {len(stream.source.labels)} examples'
     labels = '' if stream.labelled else ' without labels'
     return f'{name}: {stream.source.name}, {amount}{labels}'
 

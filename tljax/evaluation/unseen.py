@@ -47,6 +47,17 @@ def parse(protocol: str) -> tuple[str, tuple[int, ...]]:
     return kind, tuple(map(int, found.groups()))
 
 
+def words(protocol: str) -> str:
+    """'episode:5x1x15:1000' -> '1000 5-way 1-shot episodes'."""
+    kind, (first, *rest) = parse(protocol)
+    if kind == 'pairs':
+        return f'{first} pairs'
+    if kind == 'runs':
+        return f'the listed {first}-way 1-shot runs'
+    shot, _, count = rest
+    return f'{count} {first}-way {shot}-shot episodes' + ' within a group' * (kind == 'within')
+
+
 def check(protocol: str, source: Source) -> None:
     """Raises ValueError for a protocol that there is not, or that a source is too small for."""
     try:
