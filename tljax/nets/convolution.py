@@ -17,10 +17,15 @@ platforms keep the native ones. What was measured on two cores, in ms, and made 
                   [16, 7, 7, 512] 3x3 -> 512     turned 36                     scattered 28
     kernel's      [128, 8, 8, 64] 3x3 -> 64      native 20   one block 17  an example a block 8.3
     gradient      [16, 7, 7, 512] 3x3 -> 512                 one block 25  an example a block 44
+
+On one core, of the kernel's gradient alone, in ms: by blocks of 2**15 elements of patches whose
+rows of the kernel are products of their own, and by an example a block and one product:
+
+    [128, 32, 32, 16] 21 and 14      [120, 14, 14, 64] 24 and 20      [16, 56, 56, 64] 97 and 59
+    [128, 16, 16, 32] 17 and 12      [128, 8, 8, 64] 9.3 and 7.5      [16, 28, 28, 128] 58 and 40
 """
 
 import itertools
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -33,7 +38,7 @@ from jax.custom_batching import custom_vmap
 from tljax.nets.depthwise import depthwise
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
-BLOCK = 2**15  # patches, in elements, of one block of examples: within a core's cache
+PIXELS = 128  # output pixels of one block of examples, if an example has fewer
 WIDE = 512  # output channels from which products make up for patches of all examples at once
 
 
@@ -220,46 +225,30 @@ def _kernel_gradient(geometry, x, y):
         kernel = jax.ShapeDtypeStruct((*geometry.kernel, x.shape[-1], y.shape[-1]), y.dtype)
         return jax.linear_transpose(lambda kernel: geometry.native(x, kernel), kernel)(y)[0]
 
-    way = _at_once if y.shape[-1] >= WIDE else _by_blocks
-    return _choose(partial(way, geometry), native, x, y)
-
-
-def _at_once(geometry, x, y):
-    """The kernel's gradient as one product of patches."""
-    outer, inner = y.shape[-1], x.shape[-1]
-    patches = geometry.patches(x).reshape(-1, inner * math.prod(geometry.kernel))
-    return _outer(geometry, y.reshape(-1, outer), patches).reshape(*geometry.kernel, inner, outer)
-
-
-def _outer(geometry, y, patches, dtype=None):
-    """patches^T y, in the order of factors that is up to twice as fast if y is the narrow one."""
-    dimensions = ((0,), (0,)), ((), ())
-    return lax.dot_general(
-        y, patches, dimensions, precision=geometry.precision, preferred_element_type=dtype
-    ).T
+    return _choose(partial(_by_blocks, geometry), native, x, y)
 
 
 def _by_blocks(geometry, x, y):
     """The kernel's gradient as products of patches, summed over blocks of examples."""
-    (kh, kw), (sh, sw) = geometry.kernel, geometry.strides
-    count, h, w, outer = y.shape
+    (kh, kw), (count, h, w, outer) = geometry.kernel, y.shape
     inner = x.shape[-1]
-    most = max(1, min(count, BLOCK // max(1, h * w * kh * kw * inner)))
+    most = count if outer >= WIDE else min(count, max(1, PIXELS // (h * w)))
     size = next(n for n in range(most, 0, -1) if count % n == 0)
 
     def add(i, total):
-        part = geometry.padded(lax.dynamic_slice_in_dim(x, i * size, size))
-        flat = lax.dynamic_slice_in_dim(y, i * size, size).reshape(-1, outer)
-        # Columns are joined first, so that a row of the kernel is one slice and one product.
-        columns = [part[:, :, j : j + sw * (w - 1) + 1 : sw] for j in range(kw)]
-        columns = jnp.concatenate(columns, -1)
-        rows = [columns[:, i : i + sh * (h - 1) + 1 : sh] for i in range(kh)]
-        rows = [row.reshape(-1, kw * inner) for row in rows]
-        return total + jnp.stack([_outer(geometry, flat, row, total.dtype) for row in rows])
+        patches = geometry.patches(lax.dynamic_slice_in_dim(x, i * size, size))
+        # The narrow factor first: up to twice as fast.
+        return total + lax.dot_general(
+            lax.dynamic_slice_in_dim(y, i * size, size).reshape(-1, outer),
+            patches.reshape(-1, kh * kw * inner),
+            (((0,), (0,)), ((), ())),
+            precision=geometry.precision,
+            preferred_element_type=total.dtype,
+        )
 
-    total = jnp.zeros((kh, kw * inner, outer), jnp.promote_types(y.dtype, jnp.float32))
+    total = jnp.zeros((outer, kh * kw * inner), jnp.promote_types(y.dtype, jnp.float32))
     total = lax.fori_loop(0, count // size, add, total)
-    return total.reshape(kh, kw, inner, outer).astype(y.dtype)
+    return total.T.reshape(kh, kw, inner, outer).astype(y.dtype)
 
 
 def _choose(cpu, native, a, b):
