@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 from benchmark_child import child
-from benchmark_steps import CONV4, LOOPS, STEPS, jax_loop, torch_loop, work
+from benchmark_steps import CONV4, LOOPS, RESNET18, STEPS, jax_loop, torch_loop, work
 
 
 def cores() -> int:
@@ -119,17 +119,17 @@ def probe_sweep(args) -> list[dict]:
 
 
 def features_then_probe(args) -> list[dict]:
-    """The whole job: features of 240 images by ResNet-18, and the sweep of a probe on them."""
+    """The whole job: features of 240 images, and the sweep of a probe on them; of three nets."""
     import benchmark_jax
     import benchmark_probes as probes
     import benchmark_torch
 
-    rng, net = np.random.default_rng(0), {'name': 'imagenet_resnet', 'depth': 18}
+    rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (15, 16, 224, 224, 3), np.uint8)
     labels = rng.integers(0, 2, 240).astype(np.int32)
     chosen, strengths = probes.halves(240, seeds=5), np.logspace(-2, 4, 17)
 
-    def job(side, sweep, probe):
+    def job(side, sweep, net, probe):
         made = [side.features(net, batch) for batch in images]
 
         def run():
@@ -139,12 +139,12 @@ def features_then_probe(args) -> list[dict]:
         return run
 
     rows = []
-    for probe in ('ridge', 'logistic'):
-        ours = job(benchmark_jax, probes.ours, probe)
-        theirs = job(benchmark_torch, probes.scikit, probe)
+    for name, net in FEATURES.items():
+        ours = job(benchmark_jax, probes.ours, net, 'logistic')
+        theirs = job(benchmark_torch, probes.scikit, net, 'logistic')
         ours(), theirs()
         against = 'PyTorch and scikit-learn'
-        case = f'features_then_probe, {probe}'
+        case = f'features_then_probe, {name}'
         rows.append(compare(case, ours, theirs, max(1, args.rounds // 3), against=against))
     return rows
 
@@ -199,13 +199,16 @@ def tasks_case(name: str):
     return run
 
 
+FEATURES = {
+    'mobilenet_v2': {'name': 'mobilenet_v2'},
+    'resnet50': {'name': 'imagenet_resnet', 'depth': 50},
+    'resnet18': RESNET18,
+}
 CASES = {
     **{name: (tasks_case if job.tasks else step_case)(name) for name, job in STEPS.items()},
     'lenet_dann_5_seeds': seeds,
-    'resnet50_features': features_case(
-        'resnet50_features', {'name': 'imagenet_resnet', 'depth': 50}
-    ),
-    'mobilenet_v2_features': features_case('mobilenet_v2_features', {'name': 'mobilenet_v2'}),
+    'resnet50_features': features_case('resnet50_features', FEATURES['resnet50']),
+    'mobilenet_v2_features': features_case('mobilenet_v2_features', FEATURES['mobilenet_v2']),
     'conv4_features': features_case('conv4_features', CONV4, 500, (28, 28, 1)),
     'features_then_probe': features_then_probe,
     'gallery_search': gallery_search,
