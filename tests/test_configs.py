@@ -135,3 +135,15 @@ def _shrink(run) -> None:
         for key, most in (('batch', 8), ('labels_per_class', 2)):
             if key in stream:
                 stream[key] = min(stream[key], most)
+
+
+def test_a_target_of_few_classes_is_one_word_of_the_argument():
+    adapt = load(ROOT / 'configs/adapt.py')
+    c = adapt.get_config('dann,tfds:mnist,tfds:usps,only=0+4')
+    target = (c.runs.dann.data.streams.target, c.runs.oracle.data.streams.source)
+    held = (c.data.evaluate.test, c.data.evaluate.target)
+    assert all(stream.only == ('0', '4') for stream in (*target, *held))
+    assert c.data.streams.source.only == c.data.evaluate.val.only == ()
+    for wrong in ('only=', 'only=0++4', 'few'):
+        with pytest.raises(ValueError, match='is not METHOD,SOURCE,TARGET, with full, sampled'):
+            adapt.get_config(f'dann,tfds:mnist,tfds:usps,{wrong}')
