@@ -162,7 +162,9 @@ def _cell(row: dict, plain: bool, scale: int = 100) -> str:
         text += f' ± {scale * row["std"]:.{digits}f}'
     if plain:
         return text
-    change = f'{scale * row["delta_mean"]:+.{digits}f} ± {scale * row["delta_ci95"]:.{digits}f}'
+    change = f'{scale * row["delta_mean"]:+.{digits}f}'
+    if row['delta_ci95'] is not None:
+        change += f' ± {scale * row["delta_ci95"]:.{digits}f}'
     return f'{text}<br>{change}: {row["verdict"]}'
 
 

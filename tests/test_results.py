@@ -72,6 +72,14 @@ def test_other_scores_have_columns_of_their_own():
     assert table[6] == '| better | 75.0 ± 1.0<br>+25.0 ± 2.0: helps | 62.5 ± 1.0 | 3 |'
 
 
+def test_one_seed_has_no_spread():
+    one = row('better', 0.75, std=None, delta_ci95=None, verdict='unclear')
+    study = STUDY | {'arms': ['plain', 'better'], 'comparison': [row('plain', 0.5), one]}
+    assert results.studies({'toys': study}).splitlines()[-2] == (
+        '| better | 75.0<br>+25.0: unclear | 3 |'
+    )
+
+
 def test_published_numbers_are_text_with_digits():
     for reported in json.loads(results.PUBLISHED.read_text()).values():
         assert all(re.match(r'\d\d\.\d', text) for text in reported.values())
