@@ -73,6 +73,8 @@ def test_other_scores_have_columns_of_their_own():
 
 
 def test_one_seed_has_no_spread():
+    alone = STUDY | {'arms': ['plain'], 'comparison': [row('plain', 0.5, std=None, n=1)]}
+    assert '| plain | 50.0 | 1 |' in results.studies({'toys': alone}).splitlines()
     one = row('better', 0.75, std=None, delta_ci95=None, verdict='unclear')
     study = STUDY | {'arms': ['plain', 'better'], 'comparison': [row('plain', 0.5), one]}
     assert results.studies({'toys': study}).splitlines()[-2] == (
@@ -133,8 +135,3 @@ def test_ranking_has_the_best_source_first_and_tau_below():
         '| b | 0.500 | 50.0 |',
         "| Kendall's tau | +1.00 |  |",
     ]
-
-
-def test_one_seed_has_no_spread():
-    study = STUDY | {'arms': ['plain'], 'comparison': [row('plain', 0.5, std=None, n=1)]}
-    assert '| plain | 50.0 | 1 |' in results.studies({'toys': study}).splitlines()

@@ -68,7 +68,8 @@ def both(
       batch: with the streams 'source' and 'target'.
       key: of dropout.
       together: one batch of both domains, which then share batch statistics; else one after the
-        other, each normalised by its own.
+        other, each normalised by its own. Running statistics, by which predictions are made, are
+        then the target's: of both in turn they would fit neither, where the domains differ.
 
     Returns:
       'logits' [N, C] and 'features' [N, D] of the source, the same of the target, and the new
@@ -83,7 +84,7 @@ def both(
         )
         return *parts, mutable
     keys = jax.random.split(key)
-    source, mutable = classifier(params, mutable, images[0], keys[0])
+    source, _ = classifier(params, mutable, images[0], keys[0])
     target, mutable = classifier(params, mutable, images[1], keys[1])
     return source, target, mutable
 

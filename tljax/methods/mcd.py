@@ -28,7 +28,8 @@ def build(config, spec: Spec, optimizer, *, inner: int = 4, together: bool = Fal
       spec: what the data are.
       optimizer: steps -> (hp -> optax transformation).
       inner: k.
-      together: one batch of both domains in B, normalised together, or one after the other.
+      together: one batch of both domains in B, normalised together, or one after the other; the
+        running statistics are then the target's alone, in A too.
     """
     check_streams(config)
     classifier = Classifier.build(config, spec)
@@ -52,7 +53,8 @@ def build(config, spec: Spec, optimizer, *, inner: int = 4, together: bool = Fal
 
     def model(params, mutable, batch, hp, key):
         keys = jax.random.split(key)
-        out, mutable = classifier(params, mutable, unit(batch['source']['image']), keys[0])
+        out, moved = classifier(params, mutable, unit(batch['source']['image']), keys[0])
+        mutable = moved if together else mutable
         value, found, mutable = classify(out, params, mutable, batch, hp, keys[1])
         return value, (found, mutable)
 
