@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.test_methods import prepared_for
+from tests.test_methods import NORMED, prepared_for
 from tljax.methods import adaptation
 from tljax.methods.networks import Classifier
+from tljax.prepare import build_method
 
 
 def test_ramp_is_that_of_the_paper():
@@ -29,3 +30,40 @@ def test_both_domains_are_told_apart(together):
         alone, _ = classifier(*values, part)
         for name in ('logits', 'features'):
             np.testing.assert_allclose(found[name], alone[name], 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize('together', [True, False])
+def test_running_statistics_are_of_the_batch_or_of_the_target_alone(together):
+    prepared = prepared_for('supervised', seeds=(0,), net=NORMED)
+    classifier = Classifier.build(prepared.config, prepared.spec)
+    values = jax.tree.map(lambda x: x[0], prepared.values)
+    source, target = np.split(prepared.held['test'].image[:12], [5])
+    batch = {'source': {'image': source}, 'target': {'image': target}}
+    key = jax.random.key(0)
+    *_, found = adaptation.both(classifier, *values, batch, key, together)
+    seen = np.concatenate([source, target]) if together else target
+    _, expected = classifier(*values, seen, key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), found, expected)
+    before = jax.tree.leaves(values[1])
+    assert any(
+        np.abs(a - b).max() > 1e-3 for a, b in zip(before, jax.tree.leaves(found), strict=True)
+    )
+
+
+def test_the_source_alone_does_not_move_the_statistics_of_mcd():
+    prepared = prepared_for('mcd', seeds=(0,), net=NORMED)
+    params, mutable = jax.tree.map(lambda x: x[0], prepared.values)
+    method = build_method(prepared.config, prepared.spec)
+    image = prepared.held['test'].image[:6]
+    source = {'image': image, 'label': np.arange(6) % 5}
+    batch = {'source': source, 'target': {'image': image[:4]}}
+    hp = {'label_smoothing': 0.0, 'weight': 1.0}
+    moved = [
+        player.loss(params, mutable, batch, hp, jax.random.key(1))[1][1]
+        for player in method.phases[0].players[:3]
+    ]
+    same = [
+        jax.tree.all(jax.tree.map(np.array_equal, found['encoder'], mutable['encoder']))
+        for found in moved
+    ]
+    assert same == [True, False, False]
