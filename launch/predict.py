@@ -22,7 +22,8 @@ or of the run's own classes, or with --only_new one of these:
 
     python launch/predict.py --run RUN --classes new_classes.csv [--only_new] IMAGE
 
-Folders are searched through. Images are decoded, resized and normalised as the run's own were.
+Folders are searched through. Images are decoded, resized and normalised as the run's own were. Of
+black strokes on white, where the run learnt white ones on black, as from Omniglot, --invert.
 Exit codes: 0 all images predicted; 2 bad input; 3 some images could not be read (they are named,
 the others predicted).
 """
@@ -64,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError('--only_new needs --classes')
         new = predict.Added(arguments.classes, arguments.only_new) if arguments.classes else None
         model = predict.load(arguments.run, arguments.member, new)
+        model = model._replace(inverted=arguments.invert)
         images = predict.find(arguments.images)
         if arguments.verify or arguments.gallery:
             print(model.title, file=sys.stderr)
@@ -139,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--classes', type=Path, metavar='CSV', help='to add to a zero-shot run')
     parser.add_argument('--only_new', action='store_true', help="without the run's own classes")
     parser.add_argument('--verify', action='store_true', help='are two images of one class?')
+    parser.add_argument('--invert', action='store_true', help='black for white, before all else')
     parser.add_argument('--threshold', type=float, help='lambda (default: that of the run)')
     parser.add_argument('--top', type=_positive, default=1, help='classes an image (default: 1)')
     return parser

@@ -106,6 +106,18 @@ def test_images_are_made_what_the_run_had(tiny_study, tmp_path, capsys):
     assert deep == large == same
 
 
+def test_black_on_white_is_what_white_on_black_was(tiny_study, folder, tmp_path, capsys):
+    paths, told = sorted(folder.rglob('*.png'))[:3], []
+    for path in paths:
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(tmp_path / path.name)
+    options = ('--run', tiny_study / 'scratch', '--format', 'json')
+    for images in ((*paths,), ('--invert', *(tmp_path / path.name for path in paths))):
+        code, out, _ = call(capsys, *options, *images)
+        told.append([one['predictions'] for one in json.loads(out)])
+    assert code == 0
+    assert told[0] == told[1]
+
+
 def test_unreadable_images_are_named_and_the_others_predicted(tiny_study, folder, tmp_path, capsys):
     good = next(folder.rglob('*.png'))
     shutil.copy(good, tmp_path / 'good.png')

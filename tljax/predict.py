@@ -35,6 +35,7 @@ class Model(NamedTuple):
     threshold: float | None  # lambda: below which two images are of one class; None: not known
     tasks: Mapping[str, Task]  # of a run that learnt several
     answers: Callable[[np.ndarray], list]  # uint8 [N, H, W, C] -> of each image, {task: [C]}
+    inverted: bool = False  # whether images are to be inverted before they are looked at
 
 
 class Prediction(NamedTuple):
@@ -231,7 +232,7 @@ def _decoded(model: Model, path: Path) -> np.ndarray | str:
     if image.shape != model.image:
         sides = [f'{shape[1]}x{shape[0]}' for shape in (image.shape, model.image)]
         return f'{path}: is {sides[0]}, but the run was trained on images of {sides[1]}'
-    return image
+    return 255 - image if model.inverted else image
 
 
 def ranked(probabilities: np.ndarray, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
