@@ -77,9 +77,8 @@ def test_one_seed_has_no_spread():
     assert '| plain | 50.0 | 1 |' in results.studies({'toys': alone}).splitlines()
     one = row('better', 0.75, std=None, delta_ci95=None, verdict='unclear')
     study = STUDY | {'arms': ['plain', 'better'], 'comparison': [row('plain', 0.5), one]}
-    assert results.studies({'toys': study}).splitlines()[-2] == (
-        '| better | 75.0<br>+25.0: unclear | 3 |'
-    )
+    lines = results.studies({'toys': study}).splitlines()
+    assert '| better | 75.0<br>+25.0: unclear | 3 |' in lines
 
 
 def test_published_numbers_are_text_with_digits():
