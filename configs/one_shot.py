@@ -37,7 +37,7 @@ Omniglot, one seed, images of 28 pixels. Between alphabets, 5-way 1-shot, 5-shot
 frozen 91.1, 97.4, 77.4, 91.9. Within alphabets, 20-way 1-shot: Siamese 90.8 on the 20 official runs
 and 83.0 over 400 drawn trials of all 20 evaluation alphabets, pairs 95.8 (published, of 105 pixels,
 92.0 and of pairs 93.4), frozen 63.7, 55.2, 87.1. It still rises when its 2 million images end:
-Koch's schedule has 23 million.
+pairs at 'full' have 23 million.
 Time: 2 min for digits on 2 CPU cores; between alphabets 76 min, within them 48 min, on one core.
 """
 

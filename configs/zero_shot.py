@@ -48,7 +48,7 @@ projection 37.6 ± 0.5, SJE 36.4 ± 5.5, SAE 36.1 ± 10.0, DAP 33.4 ± 5.2, ConS
 classes are too few to learn from and three too few to choose by: read them as a demonstration, not
 as a comparison. It hangs on which digits are never seen: over six triples ESZSL reached 12 to 44,
 and that was known when these three became the default.
-Time: AwA1 12 min and 7 min on one CPU core, its kernel 8 min a seed, digits 5 min on 2 busy CPU cores.
+Time: AwA1 12 min on one CPU core, its embeddings 24 min at a quarter of one, its kernel 8 min a seed, digits 5 min on 2 busy CPU cores.
 """  # noqa: E501
 
 from tljax import config

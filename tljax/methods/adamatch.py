@@ -12,9 +12,9 @@ from tljax.data import augment
 from tljax.data.streams import unit
 from tljax.losses.classification import accuracy, cross_entropy
 from tljax.losses.entropy import aligned_pseudo_labels
-from tljax.methods.adaptation import check_streams
+from tljax.methods.adaptation import check_streams, one_player
 from tljax.methods.networks import Classifier
-from tljax.types import Array, Key, Method, Phase, Player, Scalar, Spec
+from tljax.types import Array, Key, Method, Scalar, Spec
 
 STRONG = 'affine:15,0.2,0.2,3|erase:0.5'
 
@@ -64,12 +64,7 @@ def build(config, spec: Spec, optimizer, *, strong: str = STRONG, threshold: flo
         found = {'accuracy': accuracy(both[: len(label)], label), 'sure': sure.mean()}
         return value, (found, changed)
 
-    player = Player('model', config.trains, model, optimizer(config.steps))
-    return Method(
-        init=classifier.init,
-        phases=(Phase('train', config.steps, (player,)),),
-        predict=lambda *args: classifier(*args)[0],
-    )
+    return one_player(config, classifier, model, optimizer)
 
 
 def interpolated(key: Key, both: Array, alone: Array) -> Array:

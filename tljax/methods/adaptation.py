@@ -6,7 +6,19 @@ import jax.numpy as jnp
 from tljax import partition
 from tljax.data.streams import unit
 from tljax.methods.networks import Classifier
-from tljax.types import Array, Batch, Key, Mutable, Params, Scalar, Spec
+from tljax.types import (
+    Array,
+    Batch,
+    Key,
+    LossFn,
+    Method,
+    Mutable,
+    Params,
+    Phase,
+    Player,
+    Scalar,
+    Spec,
+)
 
 
 def check_streams(config) -> None:
@@ -49,6 +61,23 @@ def beyond(config, spec: Spec, classifier: Classifier, *roles: str) -> str:
             "leaves it nothing to move; name a part of it, as in trains='encoder|head'"
         )
     return pattern
+
+
+def one_player(config, classifier: Classifier, loss: LossFn, optimizer) -> Method:
+    """The method of a player 'model', who moves what `trains` names, and of the classifier.
+
+    Args:
+      config: the run's config: trains, steps.
+      classifier: whose values are trained, and which predicts.
+      loss: of the player.
+      optimizer: steps -> (hp -> optax transformation).
+    """
+    player = Player('model', config.trains, loss, optimizer(config.steps))
+    return Method(
+        init=classifier.init,
+        phases=(Phase('train', config.steps, (player,)),),
+        predict=lambda params, mutable, images: classifier(params, mutable, images)[0],
+    )
 
 
 def both(

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 
 from tljax.losses import entropy as losses
 from tljax.losses.classification import accuracy, cross_entropy
-from tljax.methods.adaptation import both, check_streams, ramp
+from tljax.methods.adaptation import both, check_streams, one_player, ramp
 from tljax.methods.networks import Classifier
-from tljax.types import Array, Method, Phase, Player, Scalar, Spec
+from tljax.types import Array, Method, Scalar, Spec
 
 
 def entropy(
@@ -81,9 +81,4 @@ def _method(
         }
         return value, (found, mutable)
 
-    player = Player('model', config.trains, model, optimizer(config.steps))
-    return Method(
-        init=classifier.init,
-        phases=(Phase('train', config.steps, (player,)),),
-        predict=lambda *args: classifier(*args)[0],
-    )
+    return one_player(config, classifier, model, optimizer)

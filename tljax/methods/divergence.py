@@ -23,9 +23,9 @@ import jax.numpy as jnp
 from tljax.kernels import Gaussians, check_kernel
 from tljax.losses import divergence
 from tljax.losses.classification import accuracy, cross_entropy
-from tljax.methods.adaptation import both, ramp
+from tljax.methods.adaptation import both, one_player, ramp
 from tljax.methods.networks import Classifier
-from tljax.types import Array, Method, Phase, Player, Scalar, Spec, unknown
+from tljax.types import Array, Method, Scalar, Spec, unknown
 
 OUTPUTS = ('features', 'logits', 'predictions')  # what the head reads and makes
 
@@ -201,12 +201,7 @@ def _matching(
         value = cross_entropy(source, label, hp['label_smoothing']) + weight * apart
         return value, ({'accuracy': accuracy(source, label), 'divergence': apart}, mutable)
 
-    player = Player('model', config.trains, model, optimizer(config.steps))
-    return Method(
-        init=classifier.init,
-        phases=(Phase('train', config.steps, (player,)),),
-        predict=lambda params, mutable, images: classifier(params, mutable, images)[0],
-    )
+    return one_player(config, classifier, model, optimizer)
 
 
 def _read(out: dict[str, Array], layer: str) -> Array:

@@ -33,7 +33,7 @@ def build(record: Run | Study) -> dict[str, Any]:
         'ceiling': wording.arm_label(results.get('ceiling') or ''),
         'table': _table(question),
         'selections': selections.section(record, question),
-        'also': _also(results, question),
+        'also': selections.also(results, question),
         'collapse': collapsed(record),
         'curves': panels.learning_curves(question),
         'choices': panels.choices(question),
@@ -197,28 +197,6 @@ def _table(question: Question) -> dict[str, Any]:
         'lines': lines,
         'judged': sum(row['verdict'] in ('helps', 'hurts', 'neutral') for row in question.rows),
         'single': len(question.rows) < 2 and not question.baseline,
-    }
-
-
-def _also(results: Mapping, question: Question) -> dict[str, Any] | None:
-    """A line per arm and setting, a column per other score; None where no other is asked for."""
-    columns = results.get('also')
-    if not columns:
-        return None
-    metrics = [name.partition(' ')[2] for name in columns]
-    return {
-        'names': [name.replace('_', ' ') for name in columns],
-        'lines': [
-            {
-                **chip(rows[0]['arm'], question.looks[rows[0]['arm']]),
-                'setting': wording.setting_label(wording.setting_of(rows[0])),
-                'cells': [
-                    _cell(row, metric, star=False) | {'steps': ''}
-                    for row, metric in zip(rows, metrics, strict=True)
-                ],
-            }
-            for rows in zip(*columns.values(), strict=True)
-        ],
     }
 
 

@@ -1,6 +1,6 @@
-"""The section of a report that tells which step each selection keeps, and what it is worth."""
+"""Sections of a report with a line per arm and setting: which step is kept, and other scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tljax import selection, wording
@@ -21,18 +21,36 @@ def section(record: Run | Study, question: Question) -> dict[str, Any] | None:
         return None
     return {
         'names': [_title(name, results['selection']) for name in columns],
-        'lines': [
-            {
-                **chip(rows[0]['arm'], question.looks[rows[0]['arm']]),
-                'setting': wording.setting_label(wording.setting_of(rows[0])),
-                'cells': [
-                    _cell(row, question.metric, _steps(question.arms[row['arm']], name, row))
-                    for name, row in zip(columns, rows, strict=True)
-                ],
-            }
-            for rows in zip(*columns.values(), strict=True)
-        ],
+        'lines': _lines(
+            columns,
+            question,
+            lambda name, row: _cell(
+                row, question.metric, _steps(question.arms[row['arm']], name, row)
+            ),
+        ),
     }
+
+
+def also(results: Mapping, question: Question) -> dict[str, Any] | None:
+    """A column per other score of a study; None where no other is asked for."""
+    columns = results.get('also')
+    if not columns:
+        return None
+    cell = lambda name, row: _cell(row, name.partition(' ')[2], ())
+    names = [name.replace('_', ' ') for name in columns]
+    return {'names': names, 'lines': _lines(columns, question, cell)}
+
+
+def _lines(columns: Mapping[str, Sequence[Row]], question: Question, cell: Callable) -> list[dict]:
+    """Lines of arms and settings, whose cells are `cell(name of the column, row)`."""
+    return [
+        {
+            **chip(rows[0]['arm'], question.looks[rows[0]['arm']]),
+            'setting': wording.setting_label(wording.setting_of(rows[0])),
+            'cells': [cell(name, row) for name, row in zip(columns, rows, strict=True)],
+        }
+        for rows in zip(*columns.values(), strict=True)
+    ]
 
 
 def _title(name: str, configured: str) -> str:
