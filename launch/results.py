@@ -23,6 +23,15 @@ from tljax.report import canvas, figures  # noqa: E402
 KEPT = ROOT / 'configs/results'
 PUBLISHED = KEPT / 'published.json'  # study -> arm -> what was reported, and where
 AXIS = 'labels_per_class'
+# Headings of the README and the configs whose studies stand below them.
+TOPICS = {
+    'Few labels: from scratch, frozen or fine-tuned': ('quickstart', 'transfer', 'finetune'),
+    'Which layer and which source': ('layers', 'sources'),
+    'Unsupervised adaptation': ('adapt', 'adapt_pretrained'),
+    'Several tasks': ('multitask',),
+    'One-shot recognition': ('one_shot',),
+    'Zero-shot recognition': ('zero_shot', 'zero_shot_images'),
+}
 
 
 def keep(directory: Path) -> Path:
@@ -34,7 +43,7 @@ def keep(directory: Path) -> Path:
         kept = {key: results[key] for key in ('title', 'baseline', 'arms', 'metric', 'comparison')}
         kept |= {
             key: results[key]
-            for key in ('ceiling', 'selections', 'tasks', 'also')
+            for key in ('ceiling', 'selection', 'selections', 'tasks', 'also')
             if results.get(key)
         }
         kept['protocol'] = runs[results['baseline']]['protocol']
@@ -66,19 +75,33 @@ def keep(directory: Path) -> Path:
 
 
 def studies(kept: dict[str, dict]) -> str:
-    """Markdown: a table a study; by label counts where there are several, else by arms."""
+    """Markdown: by topic, the shortest study first, a table each."""
     lines = []
-    for name, study in kept.items():
-        counts = list(dict.fromkeys(row.get(AXIS) for row in study['comparison']))
-        lines += [
-            f'**{study["title"]}**, {study["minutes"]:.0f} min{_place(study)}:',
-            f'`{study["command"]}`',
-            '',
-            *([study['protocol'], ''] if 'protocol' in study else []),
-            *_table(name, study, counts),
-            '',
-        ]
+    for topic in (*TOPICS, ''):
+        own = {name: study for name, study in kept.items() if _topic(study) == topic}
+        lines += [f'### {topic}', ''] if own and topic else []
+        for name in sorted(own, key=lambda name: own[name]['minutes']):
+            lines += _study(name, own[name])
     return '\n'.join(lines)
+
+
+def _topic(study: dict) -> str:
+    config = re.search(r'configs/(\w+)\.py', study['command'])
+    found = (topic for topic, configs in TOPICS.items() if config and config[1] in configs)
+    return next(found, '')
+
+
+def _study(name: str, study: dict) -> list[str]:
+    """A table: by label counts where there are several, else by arms."""
+    counts = list(dict.fromkeys(row.get(AXIS) for row in study['comparison']))
+    return [
+        f'**{study["title"]}**, {study["minutes"]:.0f} min{_place(study)}:',
+        f'`{study["command"]}`',
+        '',
+        *([study['protocol'], ''] if 'protocol' in study else []),
+        *_table(name, study, counts),
+        '',
+    ]
 
 
 def _place(study: dict) -> str:
@@ -126,8 +149,12 @@ def _by_count(study: dict, counts: list) -> list[str]:
 
 
 def _by_arm(name: str, study: dict) -> list[str]:
-    """A row an arm, a column a selection of the step or another score; and what was published."""
-    selections = study.get('selections') or {'accuracy': study['comparison']}
+    """A row an arm; columns: the last step, that selected without target labels, that with them,
+    other scores, and what was published. Other selections are in the report and in what is kept.
+    """
+    shown = ('last', study.get('selection'), 'oracle')
+    selections = {k: rows for k, rows in study.get('selections', {}).items() if k in shown}
+    selections = selections or {'accuracy': study['comparison']}
     reported = json.loads(PUBLISHED.read_text()).get(name, {})
     also = study.get('also', {})
     titles = [_words(column) for column in (*selections, *also)]
@@ -234,7 +261,6 @@ def main(directories: list[str]) -> None:
     if found := kept.pop('ranking', None):
         text = renew(text, 'ranking', ranking(found))
     compared = {name: one for name, one in kept.items() if 'comparison' in one}
-    compared = dict(sorted(compared.items(), key=lambda pair: pair[1]['minutes']))
     text = renew(text, 'studies', studies(compared))
     text = renew(text, 'runs', runs([one for one in kept.values() if 'summary' in one]))
     readme.write_text(text)

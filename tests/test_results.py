@@ -41,8 +41,8 @@ def test_a_row_an_arm_with_selections_and_what_was_published(tmp_path, monkeypat
     monkeypatch.setattr(results, 'PUBLISHED', tmp_path / 'published.json')
     last = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 0.875), strict=True)]
     oracle = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.625, 0.75, 1), strict=True)]
-    study = STUDY | {'ceiling': 'top', 'comparison': last}
-    study['selections'] = {'last': last, 'oracle': oracle}
+    study = STUDY | {'ceiling': 'top', 'comparison': last, 'selection': 'last'}
+    study['selections'] = {'last': last, 'entropy': last, 'oracle': oracle}
     table = results.studies({'toys': study}).splitlines()
     assert table[3] == '|  | last step | oracle step (target labels) | seeds | published |'
     assert table[5] == '| plain | 50.0 ± 1.0 | 62.5 ± 1.0 | 3 |  |'
@@ -62,6 +62,36 @@ def test_what_a_study_was_tested_on_and_where_it_ran():
     assert found[3] == study['protocol']
     study['environment'] = {'device': 'H100', 'devices': 4}
     assert '2 min on 4 x H100:' in results.studies({'toys': study})
+
+
+def test_studies_stand_by_topic_the_shortest_first():
+    study = STUDY | {'comparison': [row(arm, 0.5) for arm in STUDY['arms']]}
+    of = lambda config, minutes: (
+        study
+        | {
+            'title': f'{config} {minutes}',
+            'minutes': minutes,
+            'command': f'python launch/train.py --config configs/{config}.py:x',
+        }
+    )
+    kept = {'a': of('one_shot', 9), 'b': of('adapt', 7), 'c': of('one_shot', 5), 'd': study}
+    lines = results.studies(kept).splitlines()
+    heads = [line for line in lines if line.startswith(('#', '**'))]
+    assert heads == [
+        '### Unsupervised adaptation',
+        '**adapt 7**, 7 min:',
+        '### One-shot recognition',
+        '**one_shot 5**, 5 min:',
+        '**one_shot 9**, 9 min:',
+        '**Toys**, 2 min:',
+    ]
+
+
+def test_every_kept_study_has_a_topic():
+    for path in results.KEPT.glob('*.json'):
+        kept = json.loads(path.read_text())
+        if 'comparison' in kept:
+            assert results._topic(kept), f'TOPICS of launch/results.py lack {kept["command"]}'
 
 
 def test_other_scores_have_columns_of_their_own():

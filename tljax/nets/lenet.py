@@ -5,6 +5,7 @@ from jax import Array
 
 from tljax.nets.backbone import Input, run
 from tljax.nets.lowering import ConvPool, FlatDense
+from tljax.nets.norm import Dropout
 
 
 class LeNet(nn.Module):
@@ -22,6 +23,7 @@ class LeNet(nn.Module):
       dense: width of the features; 0 leaves the dense layer out, and they are conv2, flattened.
       padding: of the convolutions.
       norm: batch normalisation of the convolutions, after their pools, and of the dense layer.
+      dropout: rate on what the dense layer sees.
       input: the images it is made for.
     """
 
@@ -30,6 +32,7 @@ class LeNet(nn.Module):
     dense: int = 500
     padding: str = 'VALID'
     norm: bool = False
+    dropout: float = 0.0
     input: Input = Input(size=28, channels=1)
 
     @property
@@ -42,12 +45,9 @@ class LeNet(nn.Module):
         sides = (self.kernel, self.kernel)
         conv1 = ConvPool(self.widths[0], sides, self.padding, norm=self.norm, name='conv1')
         conv2 = ConvPool(self.widths[1], sides, self.padding, norm=self.norm, name='conv2')
+        drop = Dropout(self.dropout, name='dropout')
         dense = FlatDense(self.dense, self.norm, name='dense') if self.dense else _flat
-        stages = {
-            'conv1': conv1,
-            'conv2': conv2,
-            'features': dense,
-        }
+        stages = {'conv1': conv1, 'conv2': conv2, 'features': lambda x: dense(drop(x))}
         return run(stages, x, since, until)
 
 
