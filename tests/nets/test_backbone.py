@@ -9,6 +9,7 @@ import pytest
 from tests.nets.published import SMALL as PUBLISHED
 from tljax.nets import BACKBONES, HEADS, Input, build_backbone, build_head
 from tljax.nets.backbone import run
+from tljax.partition import LIVE
 
 KOCH = {'widths': (2, 3, 3, 4), 'kernels': (3, 3, 2, 2), 'padding': 'SAME', 'dense': 5}
 
@@ -48,6 +49,18 @@ def test_any_cut_equals_the_uncached_run(name):
     for (_, until), cut in zip(pairs, cuts, strict=True):
         np.testing.assert_allclose(cut, whole[until], rtol=1e-6, atol=1e-6)
     assert whole['features'].ndim == 2
+
+
+def test_dropout_of_lenet_stands_before_the_dense_layer():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    options = {'widths': (3, 4), 'kernel': 3, 'dense': 200, 'padding': 'SAME'}
+    plain, net = (build_backbone('lenet', **options, dropout=rate) for rate in (0.0, 0.5))
+    variables = net.init(jax.random.key(1), x)
+    rngs = {'dropout': jax.random.key(2)}
+    found, _ = net.apply(variables, x, until=net.endpoints, rngs=rngs, mutable=[LIVE])
+    expected = plain.apply({'params': variables['params']}, x, until=net.endpoints)
+    np.testing.assert_array_equal(found['conv2'], expected['conv2'])
+    assert np.abs(found['features'] - expected['features']).max() > 0.01
 
 
 def test_a_slice_makes_only_its_own_parameters():
