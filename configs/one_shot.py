@@ -39,8 +39,8 @@ Within alphabets, 20-way 1-shot: Siamese 92.7 on the 20 official runs, which are
 Koch et al. (two runs of each of ten alphabets): 7.3 % error (published, of 105 pixels, 92.0), pairs
 96.6 (93.4); frozen 64.2 and 87.0. Over 400 trials that are drawn from all 20 evaluation alphabets
 and all 20 drawers, which are harder, 82.2 and 55.7. From 20,000 steps on, the runs had 91.5, 91.5,
-93.2, 93.5, 93.5 and 92.7: the last step is reported. It has seen 5.6 million images; pairs at 'full'
-see 23 million.
+93.2, 93.5, 93.5 and 92.7: the last step is reported. It has seen 5.6 million images; pairs at
+'full' see 23 million.
 Time: 2 min for digits on 2 CPU cores; between alphabets 76 min, within them 2 h, on one core.
 """
 
