@@ -1,4 +1,4 @@
-"""Shared fixtures; programs that compile fast, in a cache that outlives a run."""
+"""Shared fixtures, and a compilation cache that outlives a run."""
 
 import os
 from pathlib import Path
@@ -6,10 +6,6 @@ from pathlib import Path
 import jax
 import pytest
 
-# Of tests, compiling takes most of the time, and that a third of what it does otherwise: programs
-# of such small shapes need not be fast. XLA reads this when it is first used.
-QUICK = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
-os.environ['XLA_FLAGS'] = f'{QUICK} {os.environ.get("XLA_FLAGS", "")}'.strip()
 CACHE = os.environ.get('JAX_COMPILATION_CACHE_DIR') or Path('~/.cache/tljax/xla').expanduser()
 jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
