@@ -46,7 +46,7 @@ epochs, the schedule 'full'): single 97.23 / 95.90, equal 96.46 / 94.99, uncerta
 GradNorm 96.27 / 94.84, mgda_ub 97.26 / 95.90: all are reached but the right digit of mgda_ub by 0.5,
 of uncertainty by 0.3 and of single by 0.1, and the left one of mgda_ub by 0.2. Rates of dropout, 0.25
 where the published code has 0.5, were chosen among a few on 10,000 training images held out.
-Time: 12 min for the digits on 2 CPU cores that other work shared, 72 min for Multi-MNIST on one.
+Time: 12 min for the digits on 2 CPU cores that other work shared, 71 min for Multi-MNIST on one.
 """  # noqa: E501
 
 from tljax import config

@@ -91,7 +91,9 @@ def get_config(argument: str = 'sklearn:digits,prototypical'):
         draw = draw.format(way=way) + kinds
         changes = {'method': method, 'data': {'streams': {'source': {'draw': draw}}}}
         changes |= SCHEDULES.get(data, {})
-        c.runs[method] = changes | ({'steps': FULL[draw.partition(':')[0]]} if full else {})
+        if full:  # longer, whatever is worth its time on a CPU
+            changes['steps'] = max(changes.get('steps', 0), FULL[draw.partition(':')[0]])
+        c.runs[method] = changes
         c.compare.arms = (FROZEN, method)
     return c
 

@@ -167,3 +167,13 @@ def test_too_few_identities_are_refused(tmp_path):
     (tmp_path / 'a').mkdir()
     with pytest.raises(ValueError, match='has 1 classes; expected a folder for each of 4 or more'):
         one_shot.get_config(f'folder:{tmp_path},siamese')
+
+
+def test_the_full_schedule_is_never_the_shorter_one():
+    steps = lambda *fields: one_shot.get_config(','.join(fields)).runs[fields[1]].get('steps', 0)
+    for data in ('omniglot', 'omniglot_between', 'omniglot_koch'):
+        for method in ('siamese', 'prototypical'):
+            full = steps(data, method, 'full')
+            assert full >= 20_000
+            assert full >= steps(data, method)
+    assert steps('omniglot_koch', 'siamese', 'full') == 90_000
