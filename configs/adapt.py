@@ -41,8 +41,8 @@ Chosen by test accuracy, in trials of one seed: the rates of cdan_e and mcd and 
 heads on MNIST -> USPS; statistics of domains apart that the source has a part in, by cdan_e on USPS
 -> MNIST and dann on MNIST -> MNIST-M; the depth of the heads, the target's reflected borders and
 batch norm on MNIST -> MNIST-M.
-Time: on one CPU core 40 min a direction between MNIST and USPS, 50 min for the other methods; 60 min
-to MNIST-M.
+Time: on one CPU core 40 min a direction between MNIST and USPS, 50 min for the other methods, 60
+min to MNIST-M.
 """
 
 import re
