@@ -1,4 +1,4 @@
-"""Shared fixtures; programs that compile fast, in a cache that outlives a run."""
+"""Shared fixtures, and a compilation cache that outlives a run."""
 
 import os
 from pathlib import Path
@@ -6,11 +6,6 @@ from pathlib import Path
 import jax
 import pytest
 
-# Compiling takes most of the time of tests, and a third of what it does otherwise with little
-# optimisation and the older code generator, at the same speed of small programs. Without any
-# optimisation some programs never end. XLA reads this when it is first used.
-QUICK = '--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false'
-os.environ['XLA_FLAGS'] = f'{QUICK} {os.environ.get("XLA_FLAGS", "")}'.strip()
 CACHE = os.environ.get('JAX_COMPILATION_CACHE_DIR') or Path('~/.cache/tljax/xla').expanduser()
 jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
