@@ -53,7 +53,11 @@ def permute(position, key, n, xp):
       n: the size, 1 <= n < 2**30; a traced scalar is fine.
       xp: numpy or jax.numpy.
     """
-    n = xp.asarray(n).astype(xp.uint32)
+    way = _permute if xp is np else _traced_once
+    return way(position, key, xp.asarray(n).astype(xp.uint32), xp)
+
+
+def _permute(position, key, n, xp):
     half = _half_bits(n, xp)
 
     def outside(x):
@@ -68,6 +72,10 @@ def permute(position, key, n, xp):
             x = walk(x)
         return x
     return jax.lax.while_loop(lambda x: jnp.any(outside(x)), walk, x)
+
+
+# Some 500 operations, which would be traced anew for every stream of every program.
+_traced_once = jax.jit(_permute, static_argnums=3)
 
 
 def draw(seed, stream: str, position, n, xp):
