@@ -96,9 +96,9 @@ def get_config(argument: str = 'sklearn:digits,eszsl+sae'):
     embeddings = fields[2] if len(fields) == 3 else EMBEDDINGS[kind].format(place.split('#')[0])
     c = config.default()
     c.name = 'zero_shot'
-    c.title = f'Zero-shot recognition, {config.label(data.split("#")[0])}'
-    c.description = f'{c.title}: {", ".join(methods)}'
-    c.title = c.description if len(methods) == 1 else c.title
+    title = f'Zero-shot recognition, {config.label(data.split("#")[0])}'
+    c.description = f'{title}: {", ".join(methods)}'
+    c.title = c.description if len(methods) == 1 else title
     c.net = {'name': 'identity', 'power': POWER[kind]}
     alternatives = [tuple(one.split('+')) for one in embeddings.split('|')]
     c.data.embeddings = alternatives[0]
