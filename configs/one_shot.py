@@ -41,7 +41,7 @@ Koch et al. (two runs of each of ten alphabets): 7.3 % error (published, of 105 
 and all 20 drawers, which are harder, 82.2 and 55.7. From 20,000 steps on, the runs had 91.5, 91.5,
 93.2, 93.5, 93.5 and 92.7: the last step is reported. It has seen 5.6 million images; pairs at
 'full' see 23 million. Without the fourth convolution and pool ('--config.net.widths=(64,64,64)'
---config.runs.siamese.steps=24000, three seeds, 58 min on one core) 90.4 ± 1.3, 94.9 ± 0.2 and
+--config.runs.siamese.steps=24000, three seeds, 58 min on one core) 90.4 ± 1.2, 94.9 ± 0.2 and
 77.8 ± 1.7: faster at first, then behind.
 Time: 2 min for digits on 2 CPU cores; between alphabets 76 min, within them 2 h, on one core.
 """
