@@ -1,24 +1,24 @@
 """Domain adaptation of the last layers of published weights, as for photos, paintings and sketches.
 
 Paper: of each method in `configs/adapt.py`; the protocol is that of Office-31 and PACS (Ganin et
-al., 2016, section 5.2.4; Li et al., 2017, arXiv:1710.03077), transductive: source are 80 per cent
-of SOURCE with their labels, the rest chooses; target are all images of TARGET without their labels,
-and these same images are the test. The last stage and a new head are trained, at a tenth of the
-head's rate; the stages below are frozen with all norms, and computed once an image. The argument is
+al., 2016, section 5.2.4; Li et al., 2017, arXiv:1710.03077), transductive: 80 per cent of SOURCE,
+with labels, are the source, and the rest selects the step; all images of TARGET, without labels,
+are the target and also the test. A new head is trained, and the last stage at a tenth of its rate;
+the stages below are frozen with all norms, and computed once an image. The argument is
 WEIGHTS,METHOD,SOURCE,TARGET[,NET]: weights and net as in configs/probe.py, METHOD and the twin
 `source_only` as in configs/adapt.py. An oracle would be tested on what it was trained on, so there
 is none: configs/probe.py tells what TARGET's own labels give.
 
     python launch/train.py --config configs/adapt_pretrained.py:places365:resnet18,dan,folder:A,folder:B \
-        --workdir runs/adapt
+        --workdir runs/adapt --config.members.seed=0,1,2
 
 Methods that translate or reconstruct images, or that estimate statistics anew, are not for cached
 layers: adabn, drcn, translation and cycada.
 
 Expected: from ImageNet's MobileNetV2, PACS photo (40 images for each of 7 classes a domain) to art
-painting, cartoon and sketch, last step, mean ± 95 % interval of three seeds: source_only 57.4 ±
-1.8, 32.5 ± 0.9, 24.8 ± 2.9; dan 65.2 ± 3.7, 48.9 ± 19.3, 38.7 ± 22.2; coral 63.9 ± 0.9, 46.3 ±
-12.5, 33.0 ± 1.4; mcc 63.9 ± 9.4, 40.5 ± 9.6, 27.5 ± 16.6; dann, on so few images, does not help.
+painting, cartoon and sketch, last step, mean ± standard deviation of three seeds: source_only 57.4
+± 0.7, 32.5 ± 0.4, 24.8 ± 1.1; dan 65.2 ± 1.5, 48.9 ± 7.8, 38.7 ± 8.9; coral 63.9 ± 0.4, 46.3 ± 5.0,
+33.0 ± 0.5; mcc 63.9 ± 3.8, 40.5 ± 3.9, 27.5 ± 6.7; dann, on so few images, does not help.
 Time: 15 min for each target on a busy CPU core.
 """  # noqa: E501
 

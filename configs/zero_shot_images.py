@@ -15,8 +15,8 @@ Expected: photos of PACS by the second command, where FILE has 1,000 words' vect
 of PACS's 7 classes (of CIFAR-10's 10 they are of 3: cat, dog, horse). Accuracy per class of the
 unseen two, chance 50: dog and house 79.6, dog and person 67.1, horse and house 60.0, horse and
 person 47.9, dog and horse 46.7, house and person 43.8, in all 57.5 ± 14.0 (pairs): two seen classes
-teach too little to be told from chance. Among all four an unseen class is answered in 0 to 5 of
-100. With so few classes none are left to tune on, so that nothing is tuned.
+teach too little to be told from chance. Among all four, images of unseen classes are recognised in
+0 to 5 per cent of cases. With so few classes none are left to tune on, so that nothing is tuned.
 Time: 4 min on 2 busy CPU cores.
 """  # noqa: E501
 

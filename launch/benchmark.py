@@ -12,7 +12,7 @@ threads that wait for each other make the comparison meaningless: give it one co
 
     OMP_NUM_THREADS=1 taskset -c 0 python launch/benchmark.py
 
-PyTorch is an extra: `pip install 'tljax[torch]'`.
+PyTorch is an extra: `pip install -e '.[torch]'`.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> None:
     if wrong := set(args.cases) - set(CASES):
         parser.error(f'unknown case {", ".join(sorted(wrong))}: there are {", ".join(CASES)}')
     if not importlib.util.find_spec('torch'):
-        sys.exit("PyTorch is missing: pip install 'tljax[torch]'")
+        sys.exit("PyTorch is missing: pip install -e '.[torch]'")
     rows = []
     print(HEADER)
     for case in args.cases or CASES:

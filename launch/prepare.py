@@ -1,6 +1,6 @@
 """Prepares a TFDS data set once, so that `tfds:NAME` reads it from then on without TensorFlow.
 
-    pip install 'tljax[prepare]'                # for TFDS's own sets
+    pip install -e '.[prepare]'                # for TFDS's own sets
     python launch/prepare.py mnist
     python launch/prepare.py mnist --data_dir data --manual_dir mnist_files   # without a network
 
@@ -71,7 +71,7 @@ def prepare(
     theirs = type(builder).__module__.startswith('tensorflow_datasets.')
     if theirs and not importlib.util.find_spec('tensorflow'):
         raise RuntimeError(
-            f"preparing {name} needs TensorFlow: pip install 'tljax[prepare]' (only for preparing; "
+            f"preparing {name} needs TensorFlow: pip install -e '.[prepare]' (only for preparing; "
             'training never imports it)'
         )
     # A directory for each set: TFDS's cache goes by file name alone, and Fashion-MNIST prepared
@@ -117,7 +117,7 @@ def _first_line(error: Exception) -> str:
 def _explain(builder, name: str, error: Exception) -> str:
     what = _first_line(error)
     if re.search(r'\btensorflow\b', str(error)) and not importlib.util.find_spec('tensorflow'):
-        return f"preparing {name} needs TensorFlow: pip install 'tljax[prepare]' ({what})"
+        return f"preparing {name} needs TensorFlow: pip install -e '.[prepare]' ({what})"
     if wanted := builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         return f"{name} can't be prepared: {what}\nWhat a --manual_dir holds: {wanted}"
     names = _raw_files(builder)

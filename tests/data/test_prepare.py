@@ -32,7 +32,7 @@ def test_download_directory_is_one_for_each_set(tmp_path):
 @no_tensorflow
 def test_missing_extra_is_named_before_anything_is_downloaded(tmp_path, capsys):
     assert prepare.main(['mnist', '--data_dir', str(tmp_path)]) == 1
-    assert "pip install 'tljax[prepare]'" in capsys.readouterr().err
+    assert "pip install -e '.[prepare]'" in capsys.readouterr().err
     assert not (tmp_path / 'downloads').exists()
 
 

@@ -15,7 +15,7 @@ from tljax.data import sources, tfds
 def toy_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp('tfds')
     with contextlib.redirect_stderr(io.StringIO()):
-        for name in ('toy_colours', 'toy_unlabelled', 'toy_captions'):
+        for name in ('toy_colours', 'toy_unlabelled', 'toy_captions', 'toy_faces'):
             prepare.prepare(name, str(folder))
     return str(folder)
 
@@ -58,6 +58,16 @@ def test_own_set_of_any_feature_names(toy_dir):
     assert sources.arrays(validation).shape == (3, 2, 2, 3)
 
 
+def test_labels_that_are_texts_are_classes(toy_dir):
+    for _ in range(2):  # the second reads the names that the first has written
+        source = sources.load('tfds:toy_faces', data_dir=toy_dir)
+        people = {f'Person_{row % 12}' for row in range(30)}
+        assert source.classes == tuple(sorted(people))
+        for at, label in enumerate(source.labels):
+            row = int(source.fetch(at)[0, 0, 0])
+            assert source.classes[label] == f'Person_{row % 12}'
+
+
 @pytest.fixture
 def large(monkeypatch):
     """The toys as if they were too large to keep in memory."""
@@ -97,7 +107,7 @@ def test_not_prepared_says_how(toy_dir):
     message = str(told.value)
     assert f'python launch/prepare.py toy_colors --data_dir {toy_dir}' in message
     assert "did you mean 'toy_colours'" in message
-    assert "pip install 'tljax[prepare]'" in message
+    assert "pip install -e '.[prepare]'" in message
 
 
 def test_version_not_prepared(toy_dir):

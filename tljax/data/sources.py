@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tljax.data import decode, folder, inmemory, labels, tfds, zero_shot
-from tljax.data.splits import Part, did_you_mean, parse
+from tljax.data.splits import Dataset, Part, did_you_mean, parse
 from tljax.types import Task
 
 OPEN = {
@@ -79,14 +79,7 @@ def load(
       ValueError: the set, split or class is not there, or an image or a label is not as it should
         be. The message says where, what was found and what to do.
     """
-    pixels = decode.Pixels(size, channels, fit)
-    decode.check(pixels)
-    kind, _, rest = spec.partition(':')
-    if kind not in OPEN or not rest:
-        specs = ', '.join(f'{name}:...' for name in OPEN)
-        raise ValueError(f"can't read data set {spec!r}: expected one of {specs}")
-    where = {'data_dir': data_dir} if kind == 'tfds' else {}
-    dataset = OPEN[kind](rest, pixels, **where)
+    dataset = _open(spec, decode.Pixels(size, channels, fit), data_dir)
     part = _join([dataset.read(*cut) for cut in parse(split, dataset.sizes)])
     name = f'{spec} ({split})'
     names = dataset.classes
@@ -100,6 +93,21 @@ def load(
     fetch = functools.partial(_same, part.fetch, first.shape, part.keys or name)
     source = Source(name, names, part.labels, fetch, first.shape, part.keys, first.dtype)
     return labels.choose(source, part.targets, dataset.tasks, tasks, shares) if tasks else source
+
+
+def class_names(spec: str, data_dir: str | None = None) -> tuple[str, ...]:
+    """The names of a set's classes in label order; see `load`."""
+    return _open(spec, decode.Pixels(), data_dir).classes
+
+
+def _open(spec: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset:
+    decode.check(pixels)
+    kind, _, rest = spec.partition(':')
+    if kind not in OPEN or not rest:
+        specs = ', '.join(f'{name}:...' for name in OPEN)
+        raise ValueError(f"can't read data set {spec!r}: expected one of {specs}")
+    where = {'data_dir': data_dir} if kind == 'tfds' else {}
+    return OPEN[kind](rest, pixels, **where)
 
 
 def arrays(

@@ -31,6 +31,8 @@ def data_dirs(data_dir: str | None) -> list[Path]:
 def open_tfds(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset:
     """Opens a prepared set, 'mnist', 'domainnet/clipart' (a configuration) or 'mnist:3.0.1'.
 
+    A label that is a text, as the name of a person in 'lfw', is a class for each that occurs.
+
     Raises:
       ValueError: the set is not prepared, is not in ArrayRecord files, or has no image and label.
     """
@@ -49,10 +51,33 @@ def open_tfds(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset
         channels = builder.info.features[image].shape[-1]
         pixels = pixels._replace(channels=channels if channels in (1, 3) else 3)
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
-    read = functools.partial(_read, builder, f'tfds:{name}', (image, label), pixels)
+    classes = _classes(tfds, builder, label)
     tasks = _tasks(tfds, builder.info.features)
-    read = functools.partial(read, tasks=tasks)
-    return Dataset(tuple(builder.info.features[label].names), sizes, read, tasks)
+    keys = (image, label)
+    read = functools.partial(_read, builder, f'tfds:{name}', keys, classes, pixels, tasks=tasks)
+    return Dataset(classes, sizes, read, tasks)
+
+
+def _classes(tfds, builder, key: str) -> tuple[str, ...]:
+    """The names of the classes; of labels that are texts, those of all splits, in their order."""
+    if not isinstance(builder.info.features[key], tfds.features.Text):
+        return tuple(builder.info.features[key].names)
+    cache = Path(builder.data_dir) / f'.{key}.npy'  # every record has to be read for them
+    if cache.is_file():
+        return tuple(np.load(cache).tolist())
+    raw, found = tfds.decode.DeserializeMethod.RAW_BYTES, set()
+    for split, info in builder.info.splits.items():
+        records, total = builder.as_data_source(split, deserialize_method=raw), info.num_examples
+        for start in range(0, total, _CHUNK):
+            rows = list(range(start, min(start + _CHUNK, total)))
+            found |= {_text(_example(record)[key]) for record in records.__getitems__(rows)}
+    names = sorted(found)
+    _save(cache, np.array(names))
+    return tuple(names)
+
+
+def _text(feature) -> str:
+    return feature.bytes_list.value[0].decode()
 
 
 def _tasks(tfds, features) -> dict[str, Task]:
@@ -90,7 +115,7 @@ def find(name: str, folders: Sequence[Path]) -> Path:
         f'tfds:{name}{":" * bool(version)}{version} is not prepared in '
         f'{" or ".join(map(str, folders))} (of what is prepared there, {hint}); run '
         f'`{_command(name, str(folders[0]))}`, which for the sets of TFDS needs the extra '
-        "`pip install 'tljax[prepare]'`"
+        "`pip install -e '.[prepare]'`"
     )
 
 
@@ -119,11 +144,12 @@ def _command(name: str, data_dir: str | None) -> str:
 
 def _features(tfds, info, name: str) -> tuple[str, str]:
     """The names of the image and of the class feature: the set's own pair, or the only ones."""
+    items = info.features.items()
+    texts = [k for k, f in items if k == 'label' and isinstance(f, tfds.features.Text)]
     kinds = {
-        tfds.features.Image: [k for k, f in info.features.items() if _is_image(tfds, f)],
-        tfds.features.ClassLabel: [
-            k for k, f in info.features.items() if isinstance(f, tfds.features.ClassLabel)
-        ],
+        tfds.features.Image: [k for k, f in items if _is_image(tfds, f)],
+        tfds.features.ClassLabel: [k for k, f in items if isinstance(f, tfds.features.ClassLabel)]
+        or texts,
     }
     pair = []
     for kind, own in zip(kinds.values(), info.supervised_keys or ('image', 'label'), strict=False):
@@ -146,6 +172,7 @@ def _read(
     builder,
     name: str,
     keys: tuple[str, str],
+    classes: tuple[str, ...],
     pixels,
     split: str,
     rows: np.ndarray,
@@ -156,7 +183,7 @@ def _read(
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     records = builder.as_data_source(split, deserialize_method=raw)
     cache = Path(builder.data_dir) / f'.{split}.{keys[1]}.npy'
-    labels, kept = _labels(records, rows.tolist(), keys[1], cache)
+    labels, kept = _labels(records, rows.tolist(), keys[1], classes, cache)
     bad = np.flatnonzero(labels < 0)
     if bad.size:
         raise ValueError(
@@ -196,7 +223,7 @@ def _value(feature, task: Task):
 
 
 def _labels(
-    records, rows: list[int], key: str, cache: Path
+    records, rows: list[int], key: str, classes: tuple[str, ...], cache: Path
 ) -> tuple[np.ndarray, Sequence[bytes] | None]:
     """Labels [n] int32 without decoding an image, and the records if they are small enough to keep.
 
@@ -205,10 +232,12 @@ def _labels(
     """
     if cache.is_file() and len(known := np.load(cache)) == len(records):
         return known[rows], None
+    numbers = {name: number for number, name in enumerate(classes)}
     labels, kept, size = [], [], 0
     for start in range(0, len(rows), _CHUNK):
         chunk = records.__getitems__(rows[start : start + _CHUNK])
-        labels += [_example(record)[key].int64_list.value[0] for record in chunk]
+        features = [_example(record)[key] for record in chunk]
+        labels += [_number(feature, numbers) for feature in features]
         size += sum(map(len, chunk))
         kept = kept + chunk if size <= _KEEP_BYTES else []
     labels = np.array(labels, np.int32)
@@ -219,11 +248,16 @@ def _labels(
     return labels, None
 
 
-def _save(cache: Path, labels: np.ndarray) -> None:
+def _number(feature, numbers: dict[str, int]) -> int:
+    """A label as the number of its class."""
+    return numbers[_text(feature)] if feature.bytes_list.value else feature.int64_list.value[0]
+
+
+def _save(cache: Path, values: np.ndarray) -> None:
     # Renamed into place, for several runs may write at once; a read-only folder goes without.
     with contextlib.suppress(OSError):
         draft = cache.with_suffix(f'.{os.getpid()}.npy')
-        np.save(draft, labels)
+        np.save(draft, values)
         draft.replace(cache)
 
 

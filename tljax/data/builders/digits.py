@@ -79,7 +79,7 @@ def _from_h5(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         import h5py
     except ImportError:
         raise ValueError(
-            f"reading {path} needs h5py: pip install 'tljax[h5]', or put usps.bz2 and usps.t.bz2 "
+            f"reading {path} needs h5py: pip install -e '.[h5]', or put usps.bz2 and usps.t.bz2 "
             'in its place'
         ) from None
     try:

@@ -59,7 +59,7 @@ def _library(path: Path):
     try:
         import safetensors.numpy
     except ImportError:
-        raise ValueError(f"{path}: needs safetensors; pip install 'tljax[hub]'") from None
+        raise ValueError(f"{path}: needs safetensors; pip install -e '.[hub]'") from None
     return safetensors.numpy
 
 

@@ -122,7 +122,7 @@ def _download(url: str, path: Path, name: str) -> None:
     try:
         import pooch
     except ImportError:
-        raise ValueError(f"{name}: needs pooch to fetch it; pip install 'tljax[hub]'") from None
+        raise ValueError(f"{name}: needs pooch to fetch it; pip install -e '.[hub]'") from None
     try:
         # No hash here: sources publish the beginning of one, which is checked after.
         pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent)
@@ -142,7 +142,7 @@ def _from_hub(repository: str, name: str) -> Path:
         import huggingface_hub as hub
         from huggingface_hub import constants, errors
     except ImportError:
-        raise ValueError(f"{name}: needs huggingface_hub; pip install 'tljax[hub]'") from None
+        raise ValueError(f"{name}: needs huggingface_hub; pip install -e '.[hub]'") from None
     owner, _, rest = repository.partition('/')
     model, _, file = rest.partition('/')
     if not model:
