@@ -34,6 +34,9 @@ which share softly what the others share whole, and sum the losses as `equal` do
 how tasks bear on each other; 'full' is, for Multi-MNIST, the paper's schedule of 100 epochs, for
 other data 6,000 steps. Without it, Multi-MNIST is trained for 30 epochs.
 
+Runs are compared by the mean accuracy of the tasks, or by the sum of their losses where all are
+regressions, and by any score of a task with `--config.compare.metric=TASK_rmse`.
+
 Expected: digits, mean ± standard deviation of three seeds, mean accuracy of the tasks, then the
 error of `ink`: equal 98.1 ± 0.4, 0.180; uncertainty 97.8 ± 1.3, 0.253; mgda_ub 96.6 ± 0.3, 0.282;
 pcgrad 98.2 ± 0.3, 0.180; gradnorm 98.1 ± 0.1, 0.189; cagrad 97.8 ± 0.3, 0.212; famo, whose weights

@@ -41,8 +41,9 @@ def get_config(argument: str = 'torchvision:ResNet18_Weights.IMAGENET1K_V1,tfds:
     c.features.root = 'runs/features'
     c.data.streams.source = config.stream(target)
     c.data.evaluate.test = config.held_out(target, split=config.test_split(target))
-    for one in elsewhere:
-        c.data.evaluate[config.label(one)] = config.held_out(one, split='all')
+    labels = config.labels(elsewhere, taken=('test', 'val', 'target'))
+    for name, one in zip(labels, elsewhere, strict=True):
+        c.data.evaluate[name] = config.held_out(one, split='all')
     c.data.wrap = True  # nothing is drawn in batches
     c.members.seed = (0, 1, 2, 3, 4)
     c.block = 64

@@ -22,8 +22,9 @@ from tljax.nets import pretrained
 
 def get_config(argument: str = 'tfds:fashion_mnist,tfds:mnist+sklearn:digits'):
     """`argument` is TARGET,SOURCE+SOURCE...: data sets or, as sources, weights of the net."""
-    target, _, sources = argument.partition(',')
-    if not target or not all(sources.split('+')):
+    target, _, rest = argument.partition(',')
+    sources = rest.split('+')
+    if not target or not all(sources):
         raise ValueError(f'{argument!r} is not TARGET,SOURCE+SOURCE..., such as tfds:a,tfds:b')
     c = config.default()
     c.name = 'sources'
@@ -37,8 +38,7 @@ def get_config(argument: str = 'tfds:fashion_mnist,tfds:mnist+sklearn:digits'):
     c.steps = 200
     c.compare.update(baseline='scratch', arms=('scratch',))
     c.runs.scratch = {}
-    for source in sources.split('+'):
-        name = config.label(source)
+    for name, source in zip(config.labels(sources, taken=('scratch',)), sources, strict=True):
         start = source if pretrained.is_published(source) else f'on_{name}'
         if start != source:
             c.runs[start] = _pretraining(source)

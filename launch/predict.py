@@ -63,13 +63,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.only_new and not arguments.classes:
             raise ValueError('--only_new needs --classes')
+        if arguments.save_gallery and (arguments.verify or not arguments.gallery):
+            raise ValueError('--save_gallery needs --gallery FOLDER, and no --verify')
         new = predict.Added(arguments.classes, arguments.only_new) if arguments.classes else None
         model = predict.load(arguments.run, arguments.member, new)
         model = model._replace(inverted=arguments.invert)
         images = predict.find(arguments.images)
         if arguments.verify or arguments.gallery:
             print(model.title, file=sys.stderr)
-            return _compared(model, images, arguments)
+            limit = model.threshold if arguments.threshold is None else arguments.threshold
+            if arguments.verify:
+                return _verified(model, images, limit)
+            return _compared(model, images, limit, arguments)
     except ValueError as error:
         if os.environ.get('TLJAX_TRACEBACK'):
             raise
@@ -91,25 +96,38 @@ def main(argv: list[str] | None = None) -> int:
                 yield str(one.path), predict.ranked(one.found, model.classes, top)
 
     WRITERS[arguments.format](rows(), layout)
+    return _code(len(bad), len(images))
+
+
+def _code(bad: int, images: int) -> int:
+    """The exit code, after telling of how many images nothing is known."""
     if bad:
-        print(f'error: {len(bad)} of {len(images)} images could not be read', file=sys.stderr)
+        print(f'error: {bad} of {images} images could not be read', file=sys.stderr)
     return 3 if bad else 0
 
 
-def _compared(model, images: list[Path], arguments) -> int:
-    """Names images by a gallery, or verifies two."""
+def _verified(model, images: list[Path], limit: float | None) -> int:
+    """Tells whether two images are of one class."""
     from tljax import gallery
 
-    limit = model.threshold if arguments.threshold is None else arguments.threshold
+    if len(images) != 2 or limit is None:
+        raise ValueError('--verify needs two images, and a --threshold if the run found none')
     features = gallery.embed(model, images)
-    if arguments.verify:
-        if len(images) != 2 or limit is None:
-            raise ValueError('--verify needs two images, and a --threshold if the run found none')
-        pair = gallery.Gallery(features[:1], ('',), model.metric, model.title)
-        [[(_, apart)]] = gallery.search(pair, features[1:])
-        word = 'same' if apart < limit else 'different'
-        print(f'{word}  distance {apart:.4f}  lambda {limit:.4f}')
-        return 0
+    pair = gallery.Gallery(features[:1], ('',), model.metric, model.title)
+    [[(_, apart)]] = gallery.search(pair, features[1:])
+    word = 'same' if apart < limit else 'different'
+    print(f'{word}  distance {apart:.4f}  lambda {limit:.4f}')
+    return 0
+
+
+def _compared(model, images: list[Path], limit: float | None, arguments) -> int:
+    """Names images by a gallery."""
+    import numpy as np
+
+    from tljax import gallery, predict
+
+    if arguments.save_gallery:
+        gallery.make_room(arguments.save_gallery)
     whole = None
     for path in arguments.gallery:
         one = gallery.open_(model, path)
@@ -118,10 +136,17 @@ def _compared(model, images: list[Path], arguments) -> int:
         gallery.save(whole, arguments.save_gallery)
     print(f'{len(whole.classes)} classes, lambda {limit}', file=sys.stderr)
     top = min(arguments.top, len(whole.classes))
-    found = gallery.search(whole, features, top)
-    rows = [(str(p), gallery.named(one, limit)) for p, one in zip(images, found, strict=True)]
+    good, features = [], []
+    for path, row, error in predict.outputs(model, images, model.features):
+        if error:
+            print(f'error: {error}', file=sys.stderr)
+        else:
+            good.append(str(path))
+            features.append(row)
+    found = gallery.search(whole, np.stack(features), top) if good else []
+    rows = [(path, gallery.named(one, limit)) for path, one in zip(good, found, strict=True)]
     WRITERS[arguments.format](rows, of_classes(top, 'distance'))
-    return 0
+    return _code(len(images) - len(good), len(images))
 
 
 def _parser() -> argparse.ArgumentParser:

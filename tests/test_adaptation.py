@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.test_methods import NORMED, prepared_for
+from tests.test_methods import NORMED, built, config_for, prepared_for
+from tljax.data.streams import unit
 from tljax.methods import adaptation
 from tljax.methods.networks import Classifier
 from tljax.prepare import build_method
+from tljax.types import Spec
 
 
 def test_ramp_is_that_of_the_paper():
@@ -48,6 +50,37 @@ def test_running_statistics_are_of_the_batch_or_of_the_target_alone(together):
     assert any(
         np.abs(a - b).max() > 1e-3 for a, b in zip(before, jax.tree.leaves(found), strict=True)
     )
+
+
+@pytest.mark.parametrize('method', ['dan', 'coral', 'adabn', 'coral_features', 'dann', 'shot'])
+def test_a_missing_target_is_told_before_anything_is_trained(method):
+    c = config_for(method)
+    del c.data.streams['target']
+    with pytest.raises(ValueError, match=r'there is no data\.streams\.target, only source'):
+        build_method(c, Spec((8, 8, 1), ('a', 'b')))
+
+
+@pytest.mark.parametrize('method', ['adda', 'shot', 'translation'])
+def test_shares_that_leave_no_steps_for_the_target_are_refused(method):
+    with pytest.raises(ValueError, match=r'options\.source_share is 1\.2; expected'):
+        built(method, options={'source_share': 1.2})
+
+
+def test_statistics_of_drcn_are_of_the_target_as_it_is():
+    prepared = prepared_for('drcn', seeds=(0,), net=NORMED)
+    params, mutable = jax.tree.map(lambda x: x[0], prepared.values)
+    method = build_method(prepared.config, prepared.spec)
+    image = prepared.held['test'].image
+    source = {'image': image[:6], 'label': np.arange(6) % 5}
+    batch, hp = {'source': source, 'target': {'image': image[6:10]}}, {'label_smoothing': 0.0}
+    classify, reconstruct = method.phases[0].players
+    key = jax.random.key(1)
+    _, (_, kept) = classify.loss(params, mutable, batch, hp, key)
+    jax.tree.map(np.testing.assert_array_equal, kept, mutable)
+    classifier = Classifier.build(prepared.config, prepared.spec)
+    _, wanted = classifier(params, mutable, unit(batch['target']['image']), key)
+    _, (_, found) = reconstruct.loss(params, mutable, batch, hp, key)
+    jax.tree.map(np.testing.assert_allclose, found['encoder'], wanted['encoder'])
 
 
 def test_the_source_alone_does_not_move_the_statistics_of_mcd():

@@ -81,6 +81,8 @@ def test_class_confusion():
     assert float(entropy.class_confusion(LOGITS)) == pytest.approx(by_hand, rel=1e-5)
     sure = 100 * jnp.eye(5)
     assert float(entropy.class_confusion(sure)) == pytest.approx(0, abs=1e-6)
+    hopeless = jnp.asarray(LOGITS).at[:, 2].add(-500.0)  # a class that nothing is taken for
+    assert np.isfinite(jax.grad(entropy.class_confusion)(hopeless)).all()
 
 
 def test_pseudo_labels_are_spread_as_the_source():

@@ -1,6 +1,8 @@
 """Bad input ends with exit code 2 and a message that helps, and leaves nothing in the way."""
 
+import os
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -277,3 +279,54 @@ def test_traceback_is_there_for_the_asking(monkeypatch, tmp_path):
     monkeypatch.setenv('TLJAX_TRACEBACK', '1')
     with pytest.raises(ValueError, match='unknown method'):
         runs.launch(tmp_path, 'method=none')
+
+
+@pytest.fixture
+def environment(tmp_path, request):
+    """`environment(script)` sets up a .venv with a Python that is that script."""
+
+    def launch(script):
+        (tmp_path / 'python3').write_text(f'#!/bin/sh\n{script}\n')
+        (tmp_path / 'python3').chmod(0o755)
+        places = {'PYTHON': str(tmp_path / 'python3'), 'TLJAX_VENV': str(tmp_path / 'venv')}
+        command = 'set -eu; source launch/environment.sh; environment -r requirements.txt'
+        return subprocess.run(
+            ['bash', '-c', command],
+            cwd=request.config.rootpath,
+            env=os.environ | places,
+            capture_output=True,
+            text=True,
+        )
+
+    return launch
+
+
+# What `python3 -m venv --clear` leaves: a Python without pip and a failure, or neither.
+HALF = """set -eu
+[ "$*" = "-m venv --clear $TLJAX_VENV" ]
+rm -rf "$TLJAX_VENV"
+mkdir -p "$TLJAX_VENV/bin"
+touch "$TLJAX_VENV/pyvenv.cfg"
+printf '#!/bin/sh\\nexit {0}\\n' > "$TLJAX_VENV/bin/python"
+chmod +x "$TLJAX_VENV/bin/python"
+exit {0}"""
+
+
+def test_environment_that_was_made_by_half_is_made_anew(environment, tmp_path):
+    failed = environment(HALF.format(1))
+    assert failed.returncode == 1
+    assert 'apt install python3-venv' in failed.stderr
+    assert os.access(tmp_path / 'venv/bin/python', os.X_OK)
+    assert environment(HALF.format(0)).returncode == 0
+    assert list((tmp_path / 'venv').glob('installed-*'))
+    again = environment('exit 1')
+    assert (again.returncode, again.stdout) == (0, '')
+
+
+def test_folder_that_is_no_environment_is_left_alone(environment, tmp_path):
+    (tmp_path / 'venv').mkdir()
+    (tmp_path / 'venv/thesis.tex').touch()
+    refused = environment(HALF.format(0))
+    assert refused.returncode == 1
+    assert f'error: {tmp_path}/venv is there but is no virtual environment' in refused.stderr
+    assert (tmp_path / 'venv/thesis.tex').exists()

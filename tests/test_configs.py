@@ -147,3 +147,72 @@ def test_a_target_of_few_classes_is_one_word_of_the_argument():
     for wrong in ('only=', 'only=0++4', 'few'):
         with pytest.raises(ValueError, match='is not METHOD,SOURCE,TARGET, with full, sampled'):
             adapt.get_config(f'dann,tfds:mnist,tfds:usps,{wrong}')
+
+
+@pytest.mark.parametrize(
+    ('names', 'taken', 'labels'),
+    [
+        (('folder:pacs/photo', 'file:a/net-1.th'), (), ['photo', 'net_1']),
+        (('xian:../awa2#wv', 'hf:a/vit.in1k'), (), ['awa2_wv', 'vit']),
+        (('folder:/d/a/photo', 'folder:/d/b/photo'), (), ['a_photo', 'b_photo']),
+        (('tfds:mnist:3.0.1', 'tfds:kmnist:3.0.1'), (), ['mnist', 'kmnist']),
+        (('tfds:mnist:3.0.1', 'tfds:mnist:3.0.2'), (), ['mnist', 'mnist_2']),
+        (('folder:a/x', 'npz:a/x.npz', 'folder:x'), (), ['x', 'x_2', 'x_3']),
+        (('folder:/d/office/test', 'folder:val'), ('test', 'val'), ['office_test', 'val_2']),
+        (('folder:a/x', 'folder:b/x', 'folder:a_x'), (), ['x', 'b_x', 'a_x']),
+    ],
+)
+def test_labels_tell_names_apart(names, taken, labels):
+    assert configs.labels(names, taken) == labels
+
+
+def test_probe_tests_elsewhere_beside_the_test_set():
+    probe = load(ROOT / 'configs/probe.py')
+    elsewhere = ('folder:/d/office/test', 'folder:/d/a/photo', 'folder:/d/b/photo', 'folder:/d/art')
+    net = '{"name": "lenet"}'
+    c = probe.get_config(','.join(('file:w.npz', 'folder:/d/mine', *elsewhere, net)))
+    names = ('test', 'office_test', 'a_photo', 'b_photo', 'art')
+    found = {name: held.dataset for name, held in c.data.evaluate.items()}
+    assert found == dict(zip(names, ('folder:/d/mine', *elsewhere), strict=True))
+
+
+def test_sources_of_one_name_are_arms_of_their_own():
+    sources = load(ROOT / 'configs/sources.py')
+    c = sources.get_config('tfds:mnist,folder:/d/a/photo+folder:/d/b/photo+tfds:scratch:1.0.0')
+    assert c.compare.arms == ('scratch', 'a_photo', 'b_photo', 'scratch_2')
+    assert c.runs.scratch == configs.ConfigDict()
+    assert c.runs.on_b_photo.data.streams.source.dataset == 'folder:/d/b/photo'
+    assert c.runs.b_photo.init['from'] == 'on_b_photo'
+
+
+def test_embeddings_of_one_name_are_arms_of_their_own():
+    zero_shot = load(ROOT / 'configs/zero_shot.py')
+    c = zero_shot.get_config(
+        'sklearn:digits,eszsl,words:a/v.txt|words:b/v.txt|words:a/v.txt+csv:c.csv'
+    )
+    assert c.compare.arms == ('eszsl_a_v', 'eszsl_b_v', 'eszsl_a_v_c')
+    assert c.runs.eszsl_b_v.data.embeddings == ('words:b/v.txt',)
+
+
+@pytest.mark.parametrize(
+    ('files', 'split'),
+    [
+        (('train/a/0.png', 'val/a/0.png'), 'val'),
+        (('train/a/0.png', 'Validation/a/0.png'), 'val'),
+        (('train/a/0.png', 'valid/a/0.png', 'Test/a/0.png'), 'test'),
+        (('train/0.png', 'val/0.png'), 'test'),  # classes of these names
+        (('train/a/0.png', 'val/a/0.png', 'labels.csv:0.png'), 'test'),
+        (('train/0.png', 'labels.csv:train/0.png,dev/0.png'), 'val'),
+        ((), 'test'),
+    ],
+)
+def test_test_split_is_one_that_the_folder_has(files, split, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    for file in files:
+        name, _, images = file.partition(':')
+        path = tmp_path / 'set' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [f'{image},{i}' for i, image in enumerate(images.split(','))]
+        path.write_text('\n'.join(['image,kind', *rows]))
+    assert configs.test_split('folder:~/set') == split
+    assert configs.test_split(f'folder:{tmp_path}/set') == split

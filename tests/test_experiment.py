@@ -1,6 +1,8 @@
 """Whole runs and studies: what they leave in their directories, and what has to be equal."""
 
 import json
+import shutil
+import signal
 import struct
 import sys
 import time
@@ -8,10 +10,12 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import runs
 from tljax import config as configs
-from tljax import experiment, initial, partition, report, study
+from tljax import experiment, initial, loop, partition, report, study, workdir
+from tljax.data import sources
 
 AXES = [{'seed': s, 'labels_per_class': k} for s in (0, 1) for k in (5, 20)]
 
@@ -32,8 +36,8 @@ def test_run_directory(tmp_path, capsys):
     assert f'report: {tmp_path / "run" / "report.html"}' in shown.out
     assert shown.err == ''
     found = {path.name for path in (tmp_path / 'run').iterdir()}
-    files = {'config.json', 'metrics.jsonl', 'results.json', 'checkpoints', 'report.html', '.lock'}
-    assert found == files
+    files = {'config.json', 'data.json', 'metrics.jsonl', 'results.json', 'report.html'}
+    assert found == files | {'checkpoints', '.lock'}
     lines = runs.lines(tmp_path / 'run')
     assert [line['step'] for line in lines] == [8, 16, 20]
     for line in lines:
@@ -158,7 +162,7 @@ def test_last_step_is_what_it_says(tmp_path):
     assert [line['step'] for line in runs.lines(tmp_path)] == [3, 6, 7]
 
 
-def test_finished_run_is_left_alone(tiny_study, monkeypatch):
+def test_finished_run_is_left_alone(tiny_study, monkeypatch, capsys):
     # The report is written anew, with the same content.
     files = [p for p in tiny_study.rglob('*') if p.is_file() and p.name != 'report.html']
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
@@ -167,6 +171,7 @@ def test_finished_run_is_left_alone(tiny_study, monkeypatch):
     command = json.loads((tiny_study / 'results.json').read_text())['command']
     study.run(runs.study(), tiny_study, command)
     assert time.perf_counter() - began < 10
+    assert capsys.readouterr().out.count('finished already: ') == 4
     again = [p for p in tiny_study.rglob('*') if p.is_file() and p.name != 'report.html']
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in again} == before
 
@@ -183,6 +188,71 @@ def test_study_may_gain_an_arm_and_keeps_the_others(tmp_path, monkeypatch):
     found = study.run(c, tmp_path)
     assert {row['arm'] for row in found['comparison']} == {'a', 'b', 'third'}
     assert (tmp_path / 'a' / 'results.json').stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize('steps', [2, 0])
+def test_a_stop_at_the_end_of_an_arm_ends_the_study(tmp_path, monkeypatch, steps):
+    c = runs.run(steps=steps, evaluate_every=0)
+    c.runs = {'a': {}, 'b': {'hparams': {'rate': 0.1}}}
+    c.compare.update(baseline='a', arms=('a', 'b'))
+    brief = experiment.brief
+
+    def stopped(scores):
+        signal.raise_signal(signal.SIGTERM)
+        return brief(scores)
+
+    with monkeypatch.context() as patch, pytest.raises(loop.Stopped, match='at the end of a; ev'):
+        patch.setattr(experiment, 'brief', stopped)
+        study.run(c, tmp_path)
+    before = (tmp_path / 'a' / 'results.json').stat().st_mtime_ns
+    assert not (tmp_path / 'b').exists()
+    assert set(study.run(c, tmp_path)['arms']) == {'a', 'b'}
+    assert (tmp_path / 'a' / 'results.json').stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of two classes, and the config of a run on them."""
+    for number, name in enumerate(('cat', 'dog')):
+        (tmp_path / 'photos' / name).mkdir(parents=True)
+        for k in range(5):
+            image = Image.fromarray(np.full((8, 8), 50 * number + k, np.uint8))
+            image.save(tmp_path / 'photos' / name / f'{k}.png')
+    c = runs.run(steps=1, evaluate_every=0)
+    for part in (c.data.streams.source, c.data.evaluate.test):
+        part.update(dataset=f'folder:{tmp_path / "photos"}', classes=())
+    c.data.streams.source.batch = 2
+    return tmp_path / 'photos', c
+
+
+def test_data_that_have_changed_are_refused(photos, tmp_path, capsys):
+    folder, c = photos
+    done, begun = tmp_path / 'done', tmp_path / 'begun'
+    found = experiment.run(c, done)
+    shutil.copytree(done, begun)
+    (begun / 'results.json').unlink()
+    assert experiment.run(c, done) == found
+    assert capsys.readouterr().out.endswith(f'finished already: {done}\n')
+    (folder / 'cat').rename(folder / 'wolf')
+    for directory in (done, begun):
+        with pytest.raises(ValueError, match=r"labels of stream 'source' \(folder:.* have changed"):
+            experiment.run(c, directory)
+    (begun / 'data.json').unlink()  # as of an older version
+    assert 'results.json' not in {path.name for path in begun.iterdir()}
+    assert experiment.run(c, begun)['classes'] == ['dog', 'wolf']
+    folder.rename(tmp_path / 'away')  # then there is nothing to compare
+    assert experiment.run(c, done) == found
+    assert 'its data cannot be read' in capsys.readouterr().out
+
+
+def test_data_that_lie_elsewhere_are_the_same(photos, tmp_path):
+    folder, _ = photos
+    shutil.copytree(folder, tmp_path / 'b' / 'elsewhere')
+    places = [f'folder:{place}' for place in (folder, tmp_path / 'b' / 'elsewhere')]
+    one, other = (workdir.digest(sources.load(place), place) for place in places)
+    assert one == other
+    (folder / 'cat' / '3.png').rename(folder / 'cat' / 'three.png')
+    assert workdir.digest(sources.load(places[0]), places[0]) != one
 
 
 def events(folder):

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -104,13 +106,81 @@ def test_galleries_are_extended_and_checked(run, folder, tmp_path):
     again = gallery.extended(one, one)
     np.testing.assert_allclose(again.means, one.means, 1e-6)
     gallery.save(one, tmp_path / 'a.npz')
-    with pytest.raises(ValueError, match=r'a\.npz: is a gallery of .*, not of another'):
-        gallery.load(tmp_path / 'a.npz', model._replace(title='another'))
-    (tmp_path / 'b.npz').write_bytes(b'no')
-    with pytest.raises(ValueError, match=r"b\.npz: can't be read as a gallery"):
-        gallery.load(tmp_path / 'b.npz', model)
+    whole = (tmp_path / 'a.npz').read_bytes()
+    for damaged in (b'no', whole[:-40], whole[: len(whole) // 2]):
+        (tmp_path / 'b.npz').write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"b\.npz: can't be read as a gallery"):
+            gallery.load(tmp_path / 'b.npz', model)
     with pytest.raises(ValueError, match=r'saved as \.npz'):
         gallery.save(one, tmp_path / 'a.txt')
+
+
+def test_a_gallery_is_of_weights_and_not_of_a_place(run, folder, tmp_path, monkeypatch):
+    model, saved = models.load(run), tmp_path / 'a.npz'
+    one = gallery.enrol(model, folder / 'enrol')
+    gallery.save(one, saved)
+    shutil.copytree(run, tmp_path / 'moved')
+    moved = models.load(tmp_path / 'moved')
+    assert gallery.load(saved, moved).run == moved.title
+    assert len(gallery.extended(one, gallery.enrol(moved, folder / 'ask')).classes) == 25
+    trained = models.initial.trained
+    add = lambda path: jax.tree.map(lambda x: x + 1, trained(path))
+    monkeypatch.setattr(models.initial, 'trained', add)
+    for other in (model._replace(inverted=True), models.load(run)):
+        with pytest.raises(
+            ValueError, match=r'a\.npz: is a gallery of .* weights, images or --inv'
+        ):
+            gallery.load(saved, other)
+        with pytest.raises(ValueError, match='galleries of different runs'):
+            gallery.extended(one, gallery.enrol(other, folder / 'ask'))
+
+
+def test_a_kill_while_saving_keeps_what_was_there(run, folder, tmp_path, monkeypatch):
+    one = gallery.enrol(models.load(run), folder / 'enrol')
+    gallery.save(one, tmp_path / 'a.npz')
+    before = (tmp_path / 'a.npz').read_bytes()
+
+    def killed(file, **arrays):
+        file.write(b'half')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gallery.np, 'savez', killed)
+    with pytest.raises(KeyboardInterrupt):
+        gallery.save(one, tmp_path / 'a.npz')
+    assert [path.name for path in tmp_path.iterdir()] == ['a.npz']
+    assert (tmp_path / 'a.npz').read_bytes() == before
+
+
+def test_bad_queries_are_named_and_the_others_found(run, folder, tmp_path, capsys):
+    (tmp_path / 'a.png').write_text('no image')
+    options = ('--run', run, '--gallery', folder / 'enrol', '--format', 'csv')
+    code, out, err = call(capsys, *options, tmp_path, folder / 'ask/5_1.png')
+    assert code == 3
+    assert [row['image'] for row in csv.DictReader(io.StringIO(out))] == [
+        str(folder / 'ask/5_1.png')
+    ]
+    assert f'error: {tmp_path}/a.png: is no image that Pillow can read' in err
+    assert err.endswith('error: 1 of 2 images could not be read\n')
+    code, out, _ = call(capsys, *options, tmp_path)
+    assert (code, out) == (3, 'image,class,distance\n')
+
+
+def test_where_a_gallery_is_kept_is_known_to_be_possible_first(
+    run, folder, tmp_path, capsys, monkeypatch
+):
+    image = folder / 'ask/5_1.png'
+    options = ('--run', run, '--gallery', folder / 'enrol')
+    assert call(capsys, *options, '--save_gallery', tmp_path / 'new/p.npz', image)[0] == 0
+    assert (tmp_path / 'new/p.npz').is_file()
+    monkeypatch.setattr(gallery, 'enrol', None)
+    (tmp_path / 'file').write_text('')
+    code, _, err = call(capsys, *options, '--save_gallery', tmp_path / 'file/p.npz', image)
+    assert code == 2
+    assert 'file/p.npz cannot be written (' in err
+    for other in ((), ('--verify', '--gallery', folder / 'enrol')):
+        save = ('--save_gallery', tmp_path / 'p.npz')
+        code, _, err = call(capsys, '--run', run, *other, *save, image, image)
+        assert (code, err) == (2, 'error: --save_gallery needs --gallery FOLDER, and no --verify\n')
 
 
 @pytest.mark.parametrize('metric', ['euclidean', 'manhattan'])

@@ -328,6 +328,33 @@ def test_values_given_to_fit_stay_usable(tmp_path):
     np.testing.assert_array_equal(values[0]['a']['w'], [0, 0])
 
 
+@pytest.mark.parametrize('steps', [(0, 3), (3, 0), (0, 0)])
+def test_a_stop_before_a_phase_or_after_one_without_steps(tmp_path, steps):
+    """The state between two phases is saved; at the very end there is nothing left to stop."""
+    method, options = rich(steps), loop.Options(mesh=toys.sharding.mesh(1))
+    phases, done = [], [0]
+
+    def fit(stopping):
+        checkpoints = loop.Checkpoints(tmp_path)
+        calls = loop.Calls(
+            evaluate=lambda *args: phases.append(args[-1].name) or toys.probe(*args),
+            record=lambda line: None,
+            progress=lambda step, info: done.append(step),
+            stopping=lambda: stopping and done[-1] == steps[0],
+        )
+        run = (method, {'source': toys.stream(members=2)}, MEMBERS, toys.drawn(method, MEMBERS))
+        try:
+            return loop.fit(*run, checkpoints, options, calls)
+        finally:
+            checkpoints.close()
+
+    with pytest.raises(loop.Stopped):
+        fit(True)
+    assert phases == [method.phases[0].name]
+    assert fit(False).step.tolist() == [sum(steps)] * 2
+    assert phases == [phase.name for phase in method.phases]
+
+
 def test_a_stop_says_where_it_stands(tmp_path, one_step_a_call):
     of = toys.members(limit=99)
     calls = loop.Calls(evaluate=toys.probe, record=lambda line: None, stopping=lambda: True)

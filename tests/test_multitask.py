@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from configs.multitask import get_config
 from tests import runs, toys
-from tests.test_methods import built, fit, prepared_for
+from tests.test_methods import NORMED, built, fit, prepared_for
 from tljax import config as configs
 from tljax import study
 from tljax.data import labels, sources
@@ -17,7 +18,7 @@ from tljax.losses.multitask import gradnorm
 from tljax.losses.surgery import mgda
 from tljax.methods.multitask import Network, joined
 from tljax.methods.task_gradients import affinities
-from tljax.prepare import prepare
+from tljax.prepare import build_method, prepare
 from tljax.types import Spec, Task
 
 TASKS = ('label', 'parity', 'ink')
@@ -231,6 +232,49 @@ def test_gradient_at_the_features_is_that_of_the_weighed_losses():
     toys.close(found['head'], plain, 1e-4)
 
 
+def test_streams_of_bytes_and_of_floats_are_of_one_brightness():
+    tasks = {'a': Task('classification', ('x', 'y')), 'b': Task('classification', ('x', 'y'))}
+    label = jnp.zeros(2, jnp.int32)
+    streams = {
+        'first': {'image': jnp.full((2, 4, 4, 1), 128, jnp.uint8), 'label': {'a': label}},
+        'second': {'image': jnp.full((2, 4, 4, 1), 0.5), 'label': {'b': label}},
+    }
+    images, labels = joined(streams, tasks)
+    np.testing.assert_allclose(images[:, 0, 0, 0], [128 / 255] * 2 + [0.5] * 2, 1e-6)
+    assert labels['a'].tolist() == [0, 0, -1, -1]
+
+
+def test_options_reach_a_solver():
+    method, _, (params, mutable), batch = problem(balancer='cagrad', balance={'c': 0.0})
+    player = method.phases[0].players[0]
+    loss = lambda own: player.loss(own, mutable, batch, {}, jax.random.key(2))
+    _, found = player.gradient(loss, params, jax.random.key(3))
+    mean = jax.grad(lambda own: loss(own)[0].mean())(params)
+    toys.close(found['encoder'], mean['encoder'], 1e-5)
+
+
+def test_the_balancer_sees_the_losses_as_the_step_did():
+    """Where nothing has moved, no log loss has fallen, with norms in the encoder too."""
+    tasks = {'a': Task('classification', ('x', 'y')), 'b': Task('regression', ('v',))}
+    spec, c = Spec((8, 8, 1), ('x', 'y'), tasks=tasks), config(balancer='famo')
+    c.net, c.options.balance = NORMED, {'decay': 0.0}
+    method, batch = build_method(configs.checked(c), spec), problem()[3]
+    params, mutable = method.init(jax.random.key(0), spec)
+    learn, follow = method.phases[0].players
+    _, (_, after) = learn.loss(params, mutable, batch, {}, jax.random.key(1))
+    same = lambda own: follow.loss({**params, 'balance': own}, after, batch, {}, jax.random.key(2))
+    slope = jax.grad(lambda own: same(own)[0])(params['balance'])['w']
+    np.testing.assert_allclose(slope, 0, atol=1e-6)
+
+
+def test_affinities_are_means_over_the_steps_that_were_taken():
+    method, *_ = problem(affinity=True)
+    sums = {'cosine': 3 * jnp.eye(2), 'lookahead': jnp.ones((2, 2)), 'steps': jnp.array(3.0)}
+    found = method.outcome({}, {'affinity': sums})
+    assert set(found) == {'cosine', 'lookahead'}
+    np.testing.assert_allclose(found['cosine'], np.eye(2))
+
+
 def test_norms_of_gradients_move_nothing_but_the_weights():
     method, network, (params, mutable), batch = problem(balancer='gradnorm')
     params['balance'] = {'v': jnp.array([0.4, -0.3])}
@@ -283,8 +327,6 @@ def test_affinities_are_told_and_drawn(tmp_path):
 
 
 def built_for(tasks, **options):
-    from tljax.prepare import build_method
-
     return build_method(
         configs.checked(config(**options)), Spec((8, 8, 1), ('x', 'y'), tasks=tasks)
     )
@@ -310,6 +352,9 @@ def test_balancers_train_in_a_run(balancer, tmp_path):
         ({'balancer': 'mdga'}, "unknown balancer 'mdga'.*did you mean 'mgda'"),
         ({'at': 'heads'}, "unknown options.at 'heads'"),
         ({'branch': 'stage9'}, "unknown endpoint .*'stage9'"),
+        ({'balancer': 'cagrad', 'balance': {'cc': 0.5}}, "has 'cc', but balancer 'cagrad' takes c"),
+        ({'balancer': 'dwa', 'balance': {'c': 0.5}}, 'takes temperature, window'),
+        ({'balancer': 'dwa', 'at': 'features'}, "which balancer 'dwa' does not look at"),
     ],
 )
 def test_bad_options_are_refused(changes, message):
@@ -361,3 +406,44 @@ def test_study_judges_every_task_by_its_twin(tmp_path):
         np.testing.assert_allclose(found['relative_change'][arm], (alone - ours) / alone, 1e-5)
     assert labels.OWN in runs.results(tmp_path / 'both')['tasks']
     assert 'against learning it alone' in (tmp_path / 'report.html').read_text()
+
+
+@pytest.fixture
+def weighed(tmp_path):
+    """A folder whose table tells two numbers of every image."""
+    lines = ['image,age,weight']
+    for i in range(20):
+        Image.fromarray(np.full((8, 8, 3), 9 * i, np.uint8)).save(tmp_path / f'{i}.png')
+        lines.append(f'{i}.png,{i}.5,{20 - i}.25')
+    (tmp_path / 'labels.csv').write_text('\n'.join(lines))
+    return tmp_path
+
+
+def test_a_study_of_regressions_is_compared_by_what_it_has(weighed, tmp_path, capsys):
+    c = get_config(f'folder:{weighed},equal,tasks=age+weight')
+    c.net = runs.run().net
+    c.steps, c.members.seed, c.data.streams.source.batch = 2, (0, 1), 4
+    c.runs.slow = {'hparams': {'rate': 1e-6}}
+    c.compare.arms = ('equal', 'slow')
+    c.compare.also = ('test:age_rmse',)
+    found = study.run(c, tmp_path / 'run')
+    assert (found['metric'], found['lower_is_better']) == ('loss', True)
+    rows = {row['arm']: row['mean'] for row in found['comparison']}
+    for arm, mean in rows.items():
+        loss = runs.results(tmp_path / 'run' / arm)['scores']['test']['loss']
+        assert mean == pytest.approx(np.mean(loss))
+    shown = capsys.readouterr().out
+    assert "arms are compared by 'loss'" in shown
+    assert 'equal: step 2 of 2  test loss ' in shown
+    c.compare.metric = 'age_rmse'  # nothing is trained anew
+    again = study.run(c, tmp_path / 'run')
+    assert again['lower_is_better']
+    assert again['comparison'] == again['also']['test age_rmse'] == found['also']['test age_rmse']
+
+
+def test_a_metric_that_no_task_has_is_refused_before_training(weighed, tmp_path, monkeypatch):
+    c = get_config(f'folder:{weighed},equal,tasks=age+weight')
+    monkeypatch.setattr(study.experiment, 'run', None)
+    c.compare.metric = 'height_rmse'
+    with pytest.raises(ValueError, match=r"no 'height_rmse' on 'test'.*or 'age_rmse'"):
+        study.run(c, tmp_path / 'run')

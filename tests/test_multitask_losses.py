@@ -232,6 +232,48 @@ def test_fixed_weights_are_one_a_task():
     np.testing.assert_allclose(multitask.fixed((1.0, 2.0)).total({}, {}, jnp.ones(2), None)[0], 3)
 
 
+@pytest.mark.parametrize('name', solvers.SOLVERS)
+def test_tasks_without_labels_leave_a_step_for_the_others(name):
+    solve, key = solvers.SOLVERS[name], jax.random.key(0)
+    present = jnp.array(gradients(2))
+    every = jnp.zeros((3, 7)).at[::2].set(present)  # the second of three has no label
+    weights = solve(every @ every.T, key)
+    assert np.isfinite(weights).all()
+    direction = weights @ every
+    assert (direction @ present.T > 0).all(), 'no present task may be worse off'
+    alone = solve(jnp.diag(jnp.array([4.0, 0.0])), key)
+    assert np.isfinite(alone).all() and alone[0] > 0.3
+
+
+def test_parallel_gradients_get_impartial_weights():
+    g = jnp.array([[1.0, 2.0], [2.0, 4.0]])
+    weights = solvers.imtl(g @ g.T)
+    np.testing.assert_allclose(weights, [2 / 3, 1 / 3], atol=0.02)
+
+
+@pytest.mark.parametrize('name', ['uncertainty', 'famo', 'dwa', 'gradnorm', 'random', 'equal'])
+def test_balancers_weigh_present_tasks_as_if_the_absent_were_not_there(name):
+    balancer, losses = multitask.BALANCERS[name](), jnp.array([2.0, 0.0])
+    own, memory = balancer.init(2)
+    total = lambda own, losses: balancer.total(own, memory, losses, jax.random.key(0))[0]
+    by_own, by_losses = jax.grad(total, (0, 1))(own, losses)
+    assert by_losses[0] > 0.3 and np.isfinite(by_losses).all()
+    if name == 'famo':  # c z_t / L_t, with c = L_t / z_t
+        np.testing.assert_allclose(by_losses, [1.0, 0.0], 1e-6)
+    if name == 'uncertainty':
+        np.testing.assert_allclose(by_own['log_variance'], [0.5 - 2.0, 0.0], 1e-6)
+
+
+def test_a_window_without_labels_leaves_the_average_as_it_was():
+    balancer = multitask.dwa(window=2)
+    own, memory = balancer.init(2)
+    for losses in ([4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [1.0, 1.0]):
+        _, memory = balancer.total(own, memory, jnp.array(losses), None)
+    # Windows of means (3, 1), none, and 1 of the single step that had labels.
+    np.testing.assert_allclose(memory['before'], [3.0, 1.0])
+    np.testing.assert_allclose(memory['last'], [1.0, 1.0])
+
+
 def test_absent_labels_add_nothing():
     logits = jnp.array([[2.0, 0.0], [0.0, 5.0]])
     whole = multitask.classification(logits[:1], jnp.array([1]))

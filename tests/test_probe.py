@@ -165,6 +165,10 @@ def test_spread_is_the_mean_standard_deviation():
             {'options.strengths': (0.1, 0)},
             r'strengths must be finite and over 0; got \[0\.1, ',
         ),
+        (
+            {'options.probe': 'neighbours', 'options.strengths': (50,)},
+            r'k is \[50\.0\]; expected whole numbers from 1 to most, 32',
+        ),
         ({'options.folds': 1}, 'options.folds is 1; expected 2 or more'),
         ({'head': {'name': 'cosine'}}, r"head=\{'name': 'cosine'\}: a probe is its own head"),
         ({'members.labels_per_class': (1, 5)}, 'labels_per_class=1 leaves no example to choose'),

@@ -9,7 +9,7 @@ import pytest
 from launch import rank
 from tests import runs
 from tljax import config as configs
-from tljax import initial, ranking
+from tljax import experiment, initial, ranking
 from tljax.evaluation import transferability
 from tljax.methods.networks import Classifier
 from tljax.prepare import prepare
@@ -65,6 +65,15 @@ def test_command_ranks_runs_and_studies(tiny_study, tmp_path, capsys):
     assert not found['reached']
     assert rank.main([*chosen, f'--weights={tiny_study / "scratch"}']) == 2
     assert '2 of its members fit member' in capsys.readouterr().err
+
+
+def test_a_source_of_several_tasks_has_no_single_classifier(tmp_path):
+    c = runs.run(method='multitask', steps=2, evaluate_every=0)
+    for stream in (c.data.streams.source, c.data.evaluate.test):
+        stream.update(tasks=('label', 'ink'), classes=())
+    experiment.run(configs.checked(c), tmp_path)
+    found = ranking.scores(ranking.candidate(str(tmp_path), runs.DIGITS, labels_per_class=3))
+    assert set(found) == set(transferability.OF_FEATURES)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """The config of a run, with every key, its default and what it means."""
 
+import itertools
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from tljax.data import folder
 from tljax.types import unknown
 
 
@@ -148,8 +149,9 @@ def held_out(dataset: str = '', **options) -> dict:
 
 def test_split(dataset: str) -> str:
     """'test', or 'val' of a folder that has that one only."""
-    root = Path(dataset.removeprefix('folder:'))
-    return 'val' if (root / 'val').is_dir() and not (root / 'test').is_dir() else 'test'
+    kind, _, path = dataset.partition(':')
+    splits = folder.splits(path) if kind == 'folder' else ()
+    return 'val' if 'val' in splits and 'test' not in splits else 'test'
 
 
 def tuples(value: Any) -> Any:
@@ -161,8 +163,34 @@ def tuples(value: Any) -> Any:
 
 def label(name: str) -> str:
     """A word for data or weights: 'folder:pacs/photo' is 'photo', 'file:a/net-1.th' 'net_1'."""
-    last = re.split('[:/]', name.strip('/'))[-1]
-    return re.sub(r'\W+', '_', last.rpartition('.')[0] or last)
+    return _words(name)[-1]
+
+
+def labels(names: Sequence[str], taken: Collection[str] = ()) -> list[str]:
+    """A label for each of several names, no two alike and none of those that are `taken`.
+
+    Where `label` would give two the same or one that is taken, the parent folder goes in front,
+    'a/photo' and 'b/photo' being 'a_photo' and 'b_photo', or, where that does not tell them apart,
+    a number behind: 'mnist' and 'mnist_2'.
+    """
+    short = [label(name) for name in names]
+    long = ['_'.join(_words(name)) for name in names]
+    found: list[str] = []
+    for one, longer in zip(short, long, strict=True):
+        if (short.count(one) > 1 or one in taken) and (short + long).count(longer) == 1:
+            one = longer
+        numbered = (f'{one}_{number}' for number in itertools.count(2))
+        used = (*taken, *found)
+        found.append(next(word for word in itertools.chain([one], numbered) if word not in used))
+    return found
+
+
+def _words(name: str) -> list[str]:
+    """The last part of a name as a word; before it the folder that it is in, where it tells one."""
+    name = re.sub(r'(:.+):\d+\.[\d.*]+$', r'\1', name.strip('/'))  # the version in tfds:mnist:3.0.1
+    *parents, last = name.rpartition(':')[2].split('/')
+    parents = [parent for parent in parents[-1:] if parent.strip('.')]
+    return [re.sub(r'\W+', '_', one) for one in (*parents, last.rpartition('.')[0] or last)]
 
 
 def _checked(known: dict, options: dict) -> dict:

@@ -56,6 +56,9 @@ class Show:
             if isinstance(metrics, dict) and 'accuracy' in metrics:
                 values = metrics['accuracy']
                 parts.append(f'{stream} {100 * sum(values) / len(values):.1f} %')
+            elif isinstance(metrics, dict) and 'loss' in metrics:  # of regressions alone
+                values = metrics['loss']
+                parts.append(f'{stream} loss {sum(values) / len(values):.3g}')
         self.note = '  '.join(parts)
         if not CONSOLE.is_terminal:
             self._line(f'step {record["step"]} of {self.total}  {self.note}')

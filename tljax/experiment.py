@@ -1,11 +1,11 @@
 """The composition root: a config becomes streams, a method, a fit, scores and files."""
 
+import json
 import os
 import platform
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
 from tljax.data import streams as data
 from tljax.evaluation import classification, multitask, unseen, zero_shot
-from tljax.nets import pretrained
-from tljax.prepare import Prepared, prepare
+from tljax.inputs import held_out_streams, training_streams
+from tljax.prepare import Prepared, members_of, prepare
 from tljax.types import Method
 from tljax.workdir import MetricsFile, read_json, write_json
 
@@ -90,68 +90,98 @@ def brief(scores: Mapping) -> dict:
     }
 
 
-def run(config, directory: Path, command: str = '') -> dict:
+def run(config, directory: Path, command: str = '', known: dict | None = None) -> dict:
     """Trains one run in its directory, or goes on with it; returns its results.
 
     The directory belongs to this config only once everything in the config has proved possible:
     after bad input the corrected config may use it.
 
+    Args:
+      config: of the run.
+      directory: of the run.
+      command: that was given, for the record.
+      known: of a study, what its runs need not read twice; see `_finished`.
+
     Raises:
-      ValueError: bad input, with what was expected.
+      ValueError: bad input, with what was expected, or data that have changed on the way.
       FloatingPointError: a loss that is not finite.
       loop.Stopped: SIGTERM came; everything is saved.
     """
     directory, begun = Path(directory).absolute(), time.perf_counter()
-    whole = identity(config)
+    whole = workdir.identity(config)
     workdir.check(directory, whole)
     if (directory / 'results.json').exists():
-        return read_json(directory / 'results.json')
+        return _finished(config, directory, {} if known is None else known)
     with workdir.held(directory) if jax.process_index() == 0 else nullcontext():
         workdir.check(directory, whole)  # again, now that nobody else writes
         prepared = prepare(config)
-        workdir.claim(directory, whole)
+        digests = workdir.digests(config, _whole(prepared), prepared.held)
+        workdir.check_data(directory, config, digests)
+        workdir.claim(directory, whole, digests)
         if prepared.trunk:
             trunk.write(directory, prepared.trunk)
-        setup = time.perf_counter() - begun
-        fitted, scores = _fit(prepared, directory)
-        pictures.leave(prepared, (fitted.params, fitted.mutable), directory)
-        lines = workdir.read_lines(directory / 'metrics.jsonl')
-        results = describe(prepared, fitted, scores, lines, command) | {
-            'seconds': {
-                'setup': round(setup, 2),
-                'train': round(fitted.seconds, 2),
-                'total': round(time.perf_counter() - begun, 2),
-            }
-        }
-        write_json(directory / 'results.json', results)
+        with loop.terminated() as stopping:
+            results = _completed(prepared, directory, command, begun, stopping)
         for warning in results['warnings']:
             say(f'{config.name}: warning: {warning}')
+        if stopping():
+            raise loop.Stopped(f'stopped at the end of {config.name}; everything is saved')
     return results
 
 
-def identity(config, known: Mapping[str, dict] = {}) -> dict:
-    """What a directory belongs to: a config, and those of the runs that it goes by.
+def _completed(
+    prepared: Prepared, directory: Path, command: str, begun: float, stopping: Callable[[], bool]
+) -> dict:
+    """Fits, evaluates and writes the results."""
+    setup = time.perf_counter() - begun
+    fitted, scores = _fit(prepared, directory, stopping)
+    pictures.leave(prepared, (fitted.params, fitted.mutable), directory)
+    lines = workdir.read_lines(directory / 'metrics.jsonl')
+    results = describe(prepared, fitted, scores, lines, command) | {
+        'seconds': {
+            'setup': round(setup, 2),
+            'train': round(fitted.seconds, 2),
+            'total': round(time.perf_counter() - begun, 2),
+        }
+    }
+    write_json(directory / 'results.json', results)
+    return results
 
-    They are, as 'start', the run that it starts from, and, as 'tuning', the one that tells its
-    hyper-parameters.
+
+def _finished(config, directory: Path, known: dict) -> dict:
+    """The results of a run that has them, whose data have to be those that it began with.
+
+    Where there are no data any more, as on another machine, there is nothing to compare.
 
     Args:
       config: of the run.
-      known: identities of runs by name; others are read from their directories.
+      directory: of the run.
+      known: digests of the data of other runs, by what is read; added to.
     """
-    found = {}
-    for key, run in (('start', config.init['from']), ('tuning', config.tuned.by)):
-        if pretrained.is_published(run):
-            found[key] = {'weights': run}
-        elif run in known:
-            found[key] = known[run]
-        elif run and (Path(run) / 'config.json').exists():
-            found[key] = read_json(Path(run) / 'config.json')
-    return config.to_dict() | found
+    note, key = '', json.dumps([config.data.to_dict(), config.net.to_dict()], sort_keys=True)
+    if (directory / workdir.DATA).exists():
+        try:
+            if key not in known:
+                members = members_of(config)
+                both = training_streams(config, members), held_out_streams(config, members)
+                known[key] = workdir.digests(config, *both)
+        except (ValueError, OSError) as error:
+            note = f' (its data cannot be read to see whether they have changed: {error})'
+        workdir.check_data(directory, config, known.get(key, {}))
+    say(f'finished already: {directory}{note}')
+    return read_json(directory / 'results.json')
 
 
-def _fit(prepared: Prepared, directory: Path):
-    """Fits and evaluates; until everything is on disk, SIGTERM is only noted."""
+def _whole(prepared: Prepared) -> Mapping[str, data.Stream]:
+    """The training streams with all rows, of which a cached prefix keeps only what is drawn."""
+    rows = {name: len(stream.source.labels) for name, stream in prepared.streams.items()}
+    if rows == prepared.spec.rows:
+        return prepared.streams
+    return training_streams(prepared.config, prepared.members)
+
+
+def _fit(prepared: Prepared, directory: Path, stopping: Callable[[], bool]):
+    """Fits and evaluates."""
     config, members, latest = prepared.config, prepared.members.table, {}
     labelled = {
         name: stream.labelled and multitask.has_accuracy(stream.source.tasks)
@@ -169,7 +199,6 @@ def _fit(prepared: Prepared, directory: Path):
         return brief(found) | {'selection': values}
 
     with ExitStack() as stack:
-        stopping = stack.enter_context(_terminated())
         checkpoints = stack.enter_context(closing(Checkpoints(directory / 'checkpoints')))
         meta = checkpoints.latest()
         if meta:
@@ -201,17 +230,6 @@ def _fit(prepared: Prepared, directory: Path):
     if select or not latest:  # the selected state is not the last one evaluated
         latest, _ = evaluate(fitted.params, fitted.mutable, prepared.method.phases[-1])
     return fitted, latest
-
-
-@contextmanager
-def _terminated() -> Iterator[Callable[[], bool]]:
-    """`came()`: whether SIGTERM came since; the signal does nothing else until the block ends."""
-    signals: list = []
-    previous = signal.signal(signal.SIGTERM, lambda *_: signals.append(True))
-    try:
-        yield lambda: bool(signals)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def describe(

@@ -4,12 +4,14 @@ It is an .npz file of features, which can be saved, looked into and extended wit
 An image is of the class whose mean is nearest, or unknown if that is not nearer than lambda.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tljax import workdir
 from tljax.evaluation.few_shot import distances
 from tljax.predict import Model, find, outputs
 
@@ -23,7 +25,8 @@ class Gallery(NamedTuple):
     features: np.ndarray
     names: tuple[str, ...]
     metric: str  # 'euclidean' or 'manhattan'
-    run: str  # whose features they are
+    run: str  # whose features they are, in words
+    identity: str = ''  # the same, wherever that run lies; see `identity`
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -38,6 +41,11 @@ class Gallery(NamedTuple):
         count = np.bincount(own)
         together = self.features[np.argsort(own, kind='stable')]
         return np.add.reduceat(together, np.cumsum(count) - count) / count[:, None].astype('f')
+
+
+def identity(model: Model) -> str:
+    """What galleries have to have in common to be compared: weights, and how images are seen."""
+    return f'{model.identity()}{"-inverted" * model.inverted}'
 
 
 def embed(model: Model, paths: Sequence[Path]) -> np.ndarray:
@@ -66,7 +74,7 @@ def enrol(model: Model, folder: Path) -> Gallery:
     names = tuple(path.parts[0] if len(path.parts) > 1 else path.stem for path in inner)
     if UNKNOWN in names:
         raise ValueError(f'{folder}: no class can be called {UNKNOWN!r}; rename it')
-    return Gallery(embed(model, paths), names, model.metric, model.title)
+    return Gallery(embed(model, paths), names, model.metric, model.title, identity(model))
 
 
 def open_(model: Model, path: Path) -> Gallery:
@@ -76,34 +84,63 @@ def open_(model: Model, path: Path) -> Gallery:
 
 def extended(one: Gallery, other: Gallery) -> Gallery:
     """All that is in either; images of a class that both have come together."""
-    if (one.run, one.metric) != (other.run, other.metric):
+    if (one.identity, one.metric) != (other.identity, other.metric):
         raise ValueError(f'galleries of different runs: {one.run} and {other.run}; enrol again')
     features = np.concatenate([one.features, other.features])
     return one._replace(features=features, names=one.names + other.names)
 
 
-def save(gallery: Gallery, path: Path) -> None:
-    """Writes a gallery as .npz: 'features', 'names', 'metric' and 'run'."""
+def make_room(path: Path) -> None:
+    """Makes the folder of a gallery that is going to be saved.
+
+    Raises:
+      ValueError: it cannot be, or the name is none for a gallery.
+    """
     if Path(path).suffix != '.npz':
         raise ValueError(f'{path}: a gallery is saved as .npz; give it a name that ends in that')
-    np.savez(path, **{**gallery._asdict(), 'names': np.array(gallery.names)})
+    with _written(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+
+def save(gallery: Gallery, path: Path) -> None:
+    """Writes a gallery as .npz, whole or not at all: an array for each field.
+
+    Raises:
+      ValueError: as `make_room`, or there is no room on the disk.
+    """
+    make_room(path)
+    arrays = {**gallery._asdict(), 'names': np.array(gallery.names)}
+    with _written(path), workdir.replaced(Path(path)) as draft, draft.open('wb') as file:
+        np.savez(file, **arrays)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f'{path} cannot be written ({error.strerror}); save elsewhere') from None
 
 
 def load(path: Path, model: Model) -> Gallery:
-    """A saved gallery of the same run and member.
+    """A saved gallery of the same weights, which sees images as this model does.
 
     Raises:
-      ValueError: there is no such file, it is no gallery, or one of another run.
+      ValueError: there is no such file, it is no gallery, or one of other weights.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            names, metric, run = tuple(map(str, file['names'])), file['metric'], file['run']
-            found = Gallery(file['features'], names, str(metric), str(run))
-    except (OSError, KeyError, ValueError) as error:
+            names = tuple(map(str, file['names']))
+            words = (str(file[name]) for name in ('metric', 'run', 'identity'))
+            found = Gallery(file['features'], names, *words)
+    except Exception as error:  # np.load raises whatever its zip and npy readers raise
         raise ValueError(f"{path}: can't be read as a gallery ({error}); enrol again") from None
-    if found.run != model.title:
-        raise ValueError(f'{path}: is a gallery of {found.run}, not of {model.title}; enrol again')
-    return found
+    if found.identity != identity(model):
+        raise ValueError(
+            f'{path}: is a gallery of {found.run}, whose weights, images or --invert were not '
+            f'those of {model.title} now; enrol again'
+        )
+    return found._replace(run=model.title)
 
 
 def search(gallery: Gallery, features: np.ndarray, top: int = 1) -> list[list[tuple[str, float]]]:

@@ -4,8 +4,10 @@ What a step does is in `tljax.train`, how a phase is compiled in `tljax.program`
 `tljax.data.streams`; here is when things happen.
 """
 
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
@@ -36,6 +38,21 @@ class Calls(NamedTuple):
 
 class Stopped(Exception):
     """A clean stop was asked for; everything is saved."""
+
+
+@contextmanager
+def terminated() -> Iterator[Callable[[], bool]]:
+    """`came()`: whether SIGTERM came since; the signal does nothing else until the block ends.
+
+    Whoever opens the block has to ask once more when its work is done, for `fit` no longer stops
+    once all steps are made.
+    """
+    signals: list = []
+    previous = signal.signal(signal.SIGTERM, lambda *_: signals.append(True))
+    try:
+        yield lambda: bool(signals)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class Fitted(NamedTuple):
@@ -72,7 +89,7 @@ def fit(
 
     Raises:
       FloatingPointError: a loss is not finite; nothing after the last checkpoint is saved.
-      Stopped: `calls.stopping()` became true; the state is saved.
+      Stopped: `calls.stopping()` became true before the end; the state is saved.
     """
     run = _Run(method, members, checkpoints, options, calls, values)
     last = None
@@ -88,6 +105,8 @@ def fit(
             state = program.begin(values, run.step, last)
             if not phase.steps:
                 state = run.settle(program, state)
+                if not run.over and calls.stopping():
+                    raise run.stopped()
         state = run.train(program, state)
         values, last = (state.params, state.mutable), state.optimizers
     return run.fitted(values)
@@ -136,11 +155,17 @@ class _Run:
             elif stopping or _on(self.step, options.save_every):
                 self.check(state)
                 self.save(state)
-            if stopping and self.step < self.ends[-1]:
-                raise Stopped(
-                    f'stopped at step {self.step} of {self.ends[-1]}; everything is saved'
-                )
+            if stopping and not self.over:
+                raise self.stopped()
         return state
+
+    @property
+    def over(self) -> bool:
+        """Whether there are neither steps nor phases left."""
+        return self.step == self.ends[-1] and self.phase == len(self.ends) - 1
+
+    def stopped(self) -> Stopped:
+        return Stopped(f'stopped at step {self.step} of {self.ends[-1]}; everything is saved')
 
     def settle(self, program: Program, state: TrainState) -> TrainState:
         """Evaluates, writes a line of metrics, keeps what is best, and saves."""

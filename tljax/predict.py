@@ -1,8 +1,11 @@
 """Classes and probabilities of images by a trained run, with that run's own preprocessing."""
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tljax import initial, selection, workdir
+from tljax.checkpoints import flatten
 from tljax.config import tuples
 from tljax.data import added, decode, folder
 from tljax.evaluation import unseen
@@ -36,6 +40,8 @@ class Model(NamedTuple):
     tasks: Mapping[str, Task]  # of a run that learnt several
     answers: Callable[[np.ndarray], list]  # uint8 [N, H, W, C] -> of each image, {task: [C]}
     inverted: bool = False  # whether images are to be inverted before they are looked at
+    # Equal for models whose features are the same, wherever their runs lie and whoever named them.
+    identity: Callable[[], str] = str
 
 
 class Prediction(NamedTuple):
@@ -89,7 +95,7 @@ def load(run: Path, member: int | None = None, new: Added | None = None) -> Mode
             f'--run {run} was trained on vectors of {spec.image[0]} numbers; images are predicted '
             'by a run that was trained on images'
         )
-    values = jax.tree.map(lambda x: x[chosen], initial.trained(run))
+    trained = values = jax.tree.map(lambda x: x[chosen], initial.trained(run))
     if columns := results.get('embeddings'):
         spec = spec._replace(embeddings=_embeddings(values, columns))
     method = build_method(config, spec)
@@ -109,19 +115,35 @@ def load(run: Path, member: int | None = None, new: Added | None = None) -> Mode
     features = jax.jit(lambda values, images: predict(*values, images)['features'])
     pairs = results['scores'].get('pairs', {}).get('threshold')
     axes = ', '.join(f'{axis} {value:g}' for axis, value in members[chosen].items())
+    pixels = pixels_of(config, _fit(config))._replace(channels=spec.image[-1])
     title = f'{run}: member {chosen} of {len(members)} ({axes})'
     return Model(
         title,
         classes,
         spec.image,
-        pixels_of(config, _fit(config))._replace(channels=spec.image[-1]),
+        pixels,
         lambda images: np.asarray(probabilities(values, images)),
         lambda images: np.asarray(features(values, images)),
         unseen.metric_of(config.method),
         pairs[chosen] if pairs else None,
         tasks,
         lambda images: _by_image(answers(values, images)),
+        identity=cache(lambda: _identity(trained, config, [pixels, spec.image])),
     )
+
+
+# Keys of a config that say what is computed of values and images.
+_COMPUTED = ('method', 'options', 'net', 'head', 'endpoint', 'pool')
+
+
+def _identity(values: tuple[Params, Mutable], config, images: Any) -> str:
+    """SHA-256 of all values and of what else features hang on, in hexadecimal digits."""
+    how = {key: config[key] for key in _COMPUTED} | {'images': images}
+    found = hashlib.sha256(json.dumps(how, sort_keys=True, default=dict).encode())
+    for path, leaf in sorted(flatten(values).items()):
+        leaf = np.asarray(leaf)
+        found.update(f'{path} {leaf.dtype} {leaf.shape} '.encode() + leaf.tobytes())
+    return found.hexdigest()
 
 
 def _embeddings(values: tuple[Params, Mutable], columns: Sequence) -> Embeddings:

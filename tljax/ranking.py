@@ -133,7 +133,10 @@ def _frozen(config: ConfigDict) -> ConfigDict:
 
 
 def classifiers(config, members: Sequence[Mapping]) -> list[Callable[[Array], Array] | None]:
-    """For each member its source's own classifier, features [N, D] -> probabilities [N, Z]."""
+    """For each member its source's own classifier, features [N, D] -> probabilities [N, Z].
+
+    None where there is none, as in a run of several tasks, which has a head for each.
+    """
     start = config.init['from']
     if pretrained.is_published(start):
         found = pretrained.classifier(start, encoder(config))
@@ -143,7 +146,7 @@ def classifiers(config, members: Sequence[Mapping]) -> list[Callable[[Array], Ar
     results = workdir.read_json(Path(start) / 'results.json')
     rows = initial.counterparts(members, results['members'], start)
     head = initial.trained(Path(start))[0].get('head')
-    if head is None:
+    if head is None or results.get('tasks'):
         return [None] * len(members)
     net = nets.build_head(theirs.pop('name'), len(results['classes']), **theirs)
     return [

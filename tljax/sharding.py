@@ -18,8 +18,8 @@ AXIS = 'data'
 def start() -> None:
     """Joins the other processes of a multi-host run, where a launcher has announced them.
 
-    Slurm, TPU pods and Open MPI are recognised by JAX itself; elsewhere set
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    Slurm is recognised; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID.
     """
     several = int(os.environ.get('SLURM_NTASKS', '1')) > 1 and 'SLURM_PROCID' in os.environ
     if 'JAX_COORDINATOR_ADDRESS' in os.environ:

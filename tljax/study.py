@@ -1,12 +1,13 @@
 """A study: several runs of one base config, trained in order and compared with a baseline."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tljax import config as configs
 from tljax import experiment, report, selection, tables, verdict, wording, workdir
 from tljax.console import CONSOLE, say
+from tljax.data import sources
 from tljax.evaluation import multitask
 from tljax.evaluation.classification import METRICS
 from tljax.prepare import check_choices, members_of
@@ -27,18 +28,19 @@ def run(config, directory: Path, command: str = '') -> dict:
 
 def _study(config, directory: Path, command: str) -> dict:
     runs, arms, compare = _in_order(config), {}, config.compare
-    _check(compare, runs)
+    _check(compare, runs, directory)
     # Every run looks after its own directory: a study that is corrected or added to keeps the runs
     # that the change leaves as they were.
     identities: dict[str, dict] = {}
+    known: dict = {}  # digests of data that several runs share
     for name, one in runs.items():
-        identities[name] = experiment.identity(one, identities)
+        identities[name] = workdir.identity(one, identities)
     workdir.check_study(directory, identities)
     for name, one in runs.items():
         for place, key in ((one.init, 'from'), (one.tuned, 'by')):
             if place[key] in runs:
                 place[key] = str(directory / place[key])
-        arms[name] = experiment.run(one, directory / name, command)
+        arms[name] = experiment.run(one, directory / name, command, known)
         workdir.claim(directory, config.to_dict())
         say(f'{name}: {_summary(arms[name])}')
     results = _compared(config, arms, command)
@@ -79,8 +81,14 @@ def _compared(config, arms: Mapping[str, Mapping], command: str) -> dict:
         'lower_is_better': lower,
         'comparison': rows,
         'also': {
-            ' '.join(score): verdict.compare(compared, compare.baseline, *score)
-            for score in also_shown(compare)
+            f'{stream} {metric}': verdict.compare(
+                compared,
+                compare.baseline,
+                stream,
+                metric,
+                lower_is_better=multitask.lower_is_better(metric),
+            )
+            for stream, metric in also_shown(compare)
         },
         **_by_task(compare, arms),
         'selection': config.selection,
@@ -112,17 +120,26 @@ def twins_of(compare, arm: str) -> dict[str, str]:
     return {**usual, **compare.twins.get(arm, {})} if arm in compare.arms else usual
 
 
-def _check(compare, runs: Mapping[str, Any]) -> None:
-    """Refuses before training what could not be run, or not be compared after it."""
+def _check(compare, runs: Mapping[str, Any], directory: Path) -> None:
+    """Refuses before training what could not be run, or not be compared after it.
+
+    Where no arm has an accuracy, for all its tasks are regressions, the loss takes its place.
+    """
     trial = {}
     for name, one in runs.items():
         check_choices(one)
         members = members_of(one).table
-        scores = dict.fromkeys(METRICS, [0.0] * len(members))
-        labelled = [stream for stream, held in one.data.evaluate.items() if held.labelled]
-        evaluated = dict.fromkeys(labelled, scores)
+        names = _scores_of(one, directory / name) if name in compare.arms else {}
+        zeros = [0.0] * len(members)
+        evaluated = {stream: dict.fromkeys(scores, zeros) for stream, scores in names.items()}
         trial[name] = {'members': members, 'scores': evaluated}
     arms = {name: trial[name] for name in compare.arms}
+    there = [
+        arm['scores'][compare.stream] for arm in arms.values() if compare.stream in arm['scores']
+    ]
+    if compare.metric == 'accuracy' and there and not any('accuracy' in one for one in there):
+        compare.metric = 'loss'
+        say("no task has an accuracy: arms are compared by 'loss' (--config.compare.metric)")
     verdict.compare(arms, compare.baseline, compare.stream, compare.metric, ceiling=compare.ceiling)
     for stream, _ in also_shown(compare):
         for arm in compare.arms:
@@ -132,6 +149,33 @@ def _check(compare, runs: Mapping[str, Any]) -> None:
         for task, run in twins_of(compare, arm).items():
             if run not in runs:
                 raise unknown(f'run in compare.twins[{task!r}]', run, runs)
+
+
+def _scores_of(run, directory: Path) -> dict[str, Iterable[str]]:
+    """The names of a run's scores by labelled stream: those that it has, or is going to have."""
+    if (directory / 'results.json').exists():
+        return experiment.brief(workdir.read_json(directory / 'results.json')['scores'])
+    found: dict[str, Iterable[str]] = {}
+    for stream, held in run.data.evaluate.items():
+        if not held.labelled:
+            continue
+        found[stream] = METRICS
+        if held.tasks:
+            try:
+                found[stream] = _scores_of_tasks(held, run.data.data_dir)
+            except ValueError as error:
+                raise ValueError(f'stream {stream!r}: {error}') from error
+    return found
+
+
+def _scores_of_tasks(held, data_dir: str) -> list[str]:
+    """What `multitask.scores` will name; one row of the data tells what their tasks are."""
+    split = f'{held.split}[:1]' if held.split.isidentifier() else held.split
+    options = {'tasks': tuple(held.tasks), 'data_dir': data_dir or None}
+    tasks = sources.load(held.dataset, split, **options).tasks
+    found = [f'{name}_loss' for name in tasks] + ['loss']
+    found += [multitask.metric(name, task) for name, task in tasks.items()]
+    return found + ['accuracy'] * multitask.has_accuracy(tasks)
 
 
 def _in_order(config) -> dict[str, Any]:

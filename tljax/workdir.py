@@ -2,6 +2,7 @@
 
 config.json    the full config; under 'start' that of the run it starts from, under 'tuning' that
                of the run that tells its hyper-parameters
+data.json      digests of the labels and files that it is trained and evaluated on
 metrics.jsonl  a line per evaluation
 results.json   final numbers with members, seeds and protocol
 figures/       pictures of the method, and where features lie
@@ -11,6 +12,7 @@ report.html    one self-contained page
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -18,8 +20,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tljax import config as configs
+import numpy as np
 
+from tljax import config as configs
+from tljax.data.sources import Source
+from tljax.nets import pretrained
+
+DATA = 'data.json'
 # Keys that may differ between the calls of one run: they change when things happen and where,
 # not what is computed. The run that another starts from is known by its config, not by its place.
 FREE = (
@@ -113,6 +120,27 @@ def held(
         yield
 
 
+def identity(config, known: Mapping[str, dict] = {}) -> dict:
+    """What a directory belongs to: a config, and those of the runs that it goes by.
+
+    They are, as 'start', the run that it starts from, and, as 'tuning', the one that tells its
+    hyper-parameters.
+
+    Args:
+      config: of the run.
+      known: identities of runs by name; others are read from their directories.
+    """
+    found = {}
+    for key, run in (('start', config.init['from']), ('tuning', config.tuned.by)):
+        if pretrained.is_published(run):
+            found[key] = {'weights': run}
+        elif run in known:
+            found[key] = known[run]
+        elif run and (Path(run) / 'config.json').exists():
+            found[key] = read_json(Path(run) / 'config.json')
+    return config.to_dict() | found
+
+
 def check(directory: Path, config: Mapping) -> None:
     """Refuses a directory that is not this config's to use.
 
@@ -155,9 +183,56 @@ def _refuse(directory: Path, strangers: Iterable[str]) -> None:
         )
 
 
-def claim(directory: Path, config: Mapping) -> None:
-    """Makes a directory this config's; `check` comes before."""
+def claim(directory: Path, config: Mapping, data: Mapping | None = None) -> None:
+    """Makes a directory this config's, and these `digests`'; `check` and `check_data` come before.
+
+    A run of an older version, which has no digests, gets those of the data as they are now.
+    """
     write_json(directory / 'config.json', _jsonable(config))
+    if data is not None:
+        write_json(directory / DATA, data)
+
+
+def digests(config, streams: Mapping, held: Mapping) -> dict[str, dict[str, str]]:
+    """A `digest` of every stream that is drawn from or held out, by place in config.data."""
+    return {
+        place: {n: digest(s.source, config.data[place][n].dataset) for n, s in each.items()}
+        for place, each in zip(STREAMS, (streams, held), strict=True)
+    }
+
+
+def digest(source: Source, dataset: str) -> str:
+    """SHA-256 of the labels of a source, its classes, its rows and the names of their files.
+
+    Names count from the folder of the set, so that a set may move. No image is read: unlike
+    `fingerprint.of`, this is the same on another machine.
+    """
+    root = str(Path(dataset.partition(':')[2]).expanduser())
+    files = [key.removeprefix(root) for key in source.keys or ()]
+    tasks = [[name, task.kind, task.classes] for name, task in source.tasks.items()]
+    text = json.dumps([source.classes, tasks, files])
+    found = hashlib.sha256(text.encode() + source.labels.astype('<i4').tobytes())
+    for values in source.targets.values():
+        found.update(np.ascontiguousarray(values, '<f4').tobytes())
+    return found.hexdigest()
+
+
+def check_data(directory: Path, config, data: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuses data that are no longer those that a run was begun with.
+
+    Raises:
+      ValueError: a stream has another of the `digests` than the directory has, if it has any.
+    """
+    path = directory / DATA
+    known = read_json(path) if path.exists() else {}
+    for place, streams in data.items():
+        for name, one in streams.items():
+            if known.get(place, {}).get(name, one) != one:
+                raise ValueError(
+                    f'workdir {directory}: the images or labels of stream {name!r} '
+                    f'({config.data[place][name].dataset}) have changed since this run began; '
+                    'use another --workdir, or bring back the data as they were'
+                )
 
 
 def _jsonable(config: Mapping) -> dict:

@@ -165,3 +165,81 @@ def test_pacs_domains_share_their_classes(data_root):
     assert domains[0].classes == domains[1].classes
     assert domains[0].classes[:2] == ('dog', 'elephant')
     assert [len(domain.labels) for domain in domains] == [280, 280]
+
+
+def test_links_below_a_class_are_followed_but_never_in_circles(pool, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp('elsewhere')
+    fill(elsewhere / 'young', 2)
+    (pool / 'cat' / 'more').symlink_to(elsewhere)
+    (elsewhere / 'again').symlink_to(elsewhere)
+    (elsewhere / 'young' / 'up').symlink_to(pool)
+    source = load(pool, 'all')
+    assert np.bincount(source.labels).tolist() == [5, 12]
+    assert len({os.path.realpath(key) for key in source.keys}) == 17
+
+
+@pytest.mark.parametrize('name', [b'caf\xe9', b'cat/caf\xe9', b'cat/caf\xe9.png'])
+def test_names_that_are_not_utf8_are_refused(pool, name):
+    path = pool / os.fsdecode(name)
+    try:
+        if path.suffix:
+            (pool / 'cat' / '0.png').rename(path)
+        else:
+            fill(path, 1)
+    except OSError:
+        pytest.skip('this file system takes UTF-8 names only')
+    with pytest.raises(ValueError, match=r'caf\\xe9.*: this name is not UTF-8, .* rename it'):
+        load(pool)
+
+
+def tabled(folder, names, column='kind', cells='ab'):
+    """Images and a `labels.csv` that names them."""
+    for name in names:
+        fill((folder / name).parent, 1)
+        (folder / name).parent.joinpath('0.png').rename(folder / name)
+    rows = [f'{name},{cells[i % len(cells)]}' for i, name in enumerate(names)]
+    (folder / 'labels.csv').write_text('\n'.join([f'image,{column}', *rows]))
+
+
+def test_split_folders_of_a_table_are_the_splits(tmp_path):
+    held = [f'Validation/{i}.jpg' for i in range(4)]
+    tabled(tmp_path, [f'train/{i}.jpg' for i in range(6)] + held)
+    assert [len(load(tmp_path, split).labels) for split in ('train', 'val', 'all')] == [6, 4, 10]
+    assert {os.path.relpath(key, tmp_path) for key in load(tmp_path, 'val').keys} == set(held)
+    assert set(load(tmp_path, 'val', tasks=('kind',)).targets['kind'].tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize('other', ['own.jpg', 'more/own.jpg', 'train/own.jpg'])
+def test_table_of_which_an_image_is_in_no_split_is_divided(tmp_path, other):
+    tabled(tmp_path, [f'train/{i}.jpg' for i in range(9)] + [other])
+    assert [len(load(tmp_path, split).labels) for split in ('train', 'test')] == [8, 2]
+
+
+@pytest.mark.parametrize(
+    ('cells', 'kind'),
+    [
+        (('0', '0.5', '1', 'NA'), 'regression'),
+        (('1', '2', '1e-3', 'NaN'), 'regression'),
+        (('1', '2', '3', 'nan'), 'classification'),
+        (('0.5', 'low', '1', ''), 'classification'),
+    ],
+)
+def test_one_point_makes_numbers_a_regression(tmp_path, cells, kind):
+    tabled(tmp_path, [f'{i}.jpg' for i in range(8)], cells=cells)
+    source = load(tmp_path, 'all', tasks=('kind',))
+    assert source.tasks['kind'].kind == kind
+    values = source.targets['kind']
+    assert (np.isnan(values) if kind == 'regression' else values < 0).sum() == 2
+    if kind == 'classification':
+        assert source.tasks['kind'].classes == tuple(sorted(cells[:3]))
+
+
+def test_table_as_excel_writes_it(tmp_path):
+    tabled(tmp_path, [f'{i}.jpg' for i in range(4)], cells=('café', 'thé'))
+    file = tmp_path / 'labels.csv'
+    text = file.read_text(encoding='utf-8')
+    file.write_text(text, encoding='utf-8-sig')
+    assert load(tmp_path, 'all').classes == ('café', 'thé')
+    file.write_text(text, encoding='cp1252')
+    with pytest.raises(ValueError, match=r'labels\.csv: is not UTF-8 .* save it as UTF-8'):
+        load(tmp_path)

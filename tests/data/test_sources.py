@@ -102,3 +102,17 @@ def test_sampled_rows_are_different_ones_in_order(digits):
     assert sources.sampled(digits, 7, seed=1).labels.tolist() != few.labels.tolist()
     assert len(sources.sampled(digits, 597).labels) == 597
     assert sources.sampled(digits, len(digits.labels)) is digits
+
+
+def test_numbers_that_name_other_classes_are_ambiguous(tmp_path):
+    labels = np.arange(6) % 3
+    names = np.array(['1', '2', '3'])
+    np.savez(tmp_path / 'a.npz', image=np.zeros((6, 4, 4), np.uint8), label=labels, classes=names)
+    spec = f'npz:{tmp_path / "a.npz"}'
+    for options in ({'classes': (1, 2)}, {'only': (1, 2)}, {'classes': (3, '1')}):
+        with pytest.raises(
+            ValueError, match=r'class [13] is ambiguous, .* as strings, .*\(.[13].,'
+        ):
+            sources.load(spec, 'all', **options)
+    assert sources.load(spec, 'all', classes=('1', '2')).classes == ('1', '2')
+    assert sources.load(spec, 'all', classes=(0,)).classes == ('1',)

@@ -42,6 +42,12 @@ def test_few_labels_are_balanced_and_nested():
     np.testing.assert_array_equal(alone[0], order[0][:3])
 
 
+def test_a_class_with_too_few_labels_is_named():
+    named = OF._replace(classes=('ant', 'bee', 'cow'), labels=np.minimum(OF.labels, 1))
+    with pytest.raises(ValueError, match="class 'cow' has only 0 examples"):
+        data.select(named, [0], [2])
+
+
 def test_all_and_few_do_not_mix():
     with pytest.raises(ValueError, match='labels_per_class: 0'):
         data.select(OF, [0, 1], [0, 5])

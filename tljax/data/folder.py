@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,14 @@ def open_folder(path: str, pixels: decode.Pixels) -> Dataset:
     Hidden files and files that no image format claims by their ending are passed over.
 
     A table `labels.csv` in the folder names further tasks of its images, which may then lie
-    anywhere below: see `labels.read_csv`; 80 % are 'train' and 20 % 'test'. The classes are the
-    first of its columns that is a classification without an empty cell.
+    anywhere below: see `labels.read_csv`. The classes are the first of its columns that is a
+    classification without an empty cell. If all its images lie in two or three split folders,
+    these are the splits; else 80 % are 'train' and 20 % 'test'.
 
     Raises:
       ValueError: the folder is missing, has no class sub-folders, fewer than two classes, or a
-        class without images; a split has a class that the first split has not.
+        class without images; a split has a class that the first split has not; the name of an
+        image or its folder is not UTF-8.
     """
     pixels = pixels._replace(channels=pixels.channels or 3)  # files of one set often differ
     root = Path(path).expanduser()
@@ -83,18 +86,51 @@ def _tabled(root: Path, pixels: decode.Pixels) -> Dataset:
     own = next((t for t in whole if (targets[t] >= 0).all()), None)
     classes = tasks[own].classes if own else ('image',)
     labels = targets[own] if own else np.zeros(len(paths), np.int32)
-    order = np.random.RandomState(0).permutation(len(paths))
-    train, test = (order[rows] for rows in stratified(labels[order], 0.2))
     tables = {
         split: (
             [paths[row] for row in rows],
             labels[rows],
             {t: v[rows] for t, v in targets.items()},
         )
-        for split, rows in (('train', train), ('test', test))
+        for split, rows in _divided(names, labels).items()
     }
     sizes = {split: len(files) for split, (files, *_) in tables.items()}
     return Dataset(classes, sizes, functools.partial(_read, tables, pixels), tasks)
+
+
+def _divided(names: Sequence[str], labels: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows of each split of a table."""
+    order = np.random.RandomState(0).permutation(len(names))
+    if listed := _listed_splits(names):
+        split_of = np.array([_top(name) for name in names])[order]
+        return {split: order[split_of == split] for split in listed}
+    train, test = stratified(labels[order], 0.2)
+    return {'train': order[train], 'test': order[test]}
+
+
+def _listed_splits(names: Sequence[str]) -> tuple[str, ...]:
+    """The splits that a table's paths tell; none if one is in no split folder, or all in one."""
+    tops = {_top(name) for name in names}
+    return tuple(s for s in _SPLITS if s in tops) if len(tops) > 1 and tops <= {*_SPLITS} else ()
+
+
+def _top(name: str) -> str:
+    """The split whose folder a path begins with, if it does."""
+    top, *rest = Path(name).parts or ('',)
+    return canonical(top) if rest else ''
+
+
+def splits(path: str) -> tuple[str, ...]:
+    """The splits that `open_folder` finds; none where it finds a fault, which is told there."""
+    root = Path(path).expanduser()
+    try:
+        if (root / LABELS).is_file():
+            found = _listed_splits(read_csv(root / LABELS)[0])
+        else:
+            found = tuple(_split_folders(root))
+    except (ValueError, OSError):
+        return ()
+    return found or ('train', 'test')
 
 
 def _read(tables: dict, pixels: decode.Pixels, split: str, rows: np.ndarray) -> Part:
@@ -138,12 +174,35 @@ def is_image(name: str) -> bool:
 
 
 def images_below(folder: Path) -> list[str]:
-    """The image files anywhere in a folder but hidden ones, in the order of their names."""
-    files = []
-    for parent, inner, names in os.walk(folder):
+    """The image files anywhere in a folder but hidden ones, in the order of their names.
+
+    Links are followed, but to no folder twice, nor to one that the folder lies in.
+
+    Raises:
+      ValueError: the name of an image, or of a folder above it, is not UTF-8.
+    """
+    files, seen = [], {*Path(os.path.realpath(folder)).parents}
+    for parent, inner, names in os.walk(folder, followlinks=True):
+        real = Path(os.path.realpath(parent))
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
         inner[:] = sorted(name for name in inner if not name.startswith('.'))
         files += [os.path.join(parent, name) for name in sorted(names) if is_image(name)]
+    for file in files:
+        _check_name(file)
     return files
+
+
+def _check_name(file: str) -> None:
+    try:
+        file.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f'{os.fsencode(file)!r}: this name is not UTF-8, in which reports and tables are '
+            'written; rename it'
+        ) from None
 
 
 def _scan(top: Path) -> dict[str, list[str]]:

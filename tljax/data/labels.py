@@ -15,6 +15,7 @@ Source = TypeVar('Source')  # of tljax.data.sources, which imports this
 _IMAGES = re.compile(r'(?:(\w+)_)?(?:images?|x)(?:_(\w+))?')
 _TASK = re.compile(r'((?P<split>\w+?)_)?(label|y)_(?P<task>\w+)')
 _SPLIT = '___'  # between the two names of a class such as 'Apple___scab'
+_ABSENT = ('', 'NA', 'NaN', 'nan')  # as Excel, R and pandas write a cell that is not known
 OWN = 'label'  # the task that is a set's own classes
 
 
@@ -93,19 +94,18 @@ def host_and_disease(
 def read_csv(file: Path) -> tuple[list[str], dict[str, Task], dict[str, np.ndarray]]:
     """The table `image,TASK,TASK,...` beside an image folder.
 
-    A column whose cells are all numbers with a point or exponent is a regression, one with cells
-    such as 'red|round' is multi-label, and any other is a classification. An empty cell is a label
-    that is not known.
+    A column of numbers, one or more of them with a point or exponent, is a regression, one with
+    cells such as 'red|round' is multi-label, and any other, such as one of whole numbers, is a
+    classification. A cell that is empty, NA or NaN is a label that is not known.
 
     Returns:
       the images, and by task what it is and its labels.
 
     Raises:
-      ValueError: there is no column `image`, none beside it, a row has too few or too many cells,
-        or a column is empty.
+      ValueError: the file is not UTF-8, there is no column `image`, none beside it, a row has too
+        few or too many cells, or a column is empty.
     """
-    with file.open(newline='', encoding='utf-8') as lines:
-        header, *rows = [row for row in csv.reader(lines) if row] or [[]]
+    header, *rows = _rows(file)
     if 'image' not in header or len(header) < 2 or len(set(header)) < len(header):
         raise ValueError(
             f"{file}: its first line is {','.join(header)!r}; expected 'image' and one or more "
@@ -116,17 +116,29 @@ def read_csv(file: Path) -> tuple[list[str], dict[str, Task], dict[str, np.ndarr
             raise ValueError(f'{file}: row {number} has {len(row)} cells; expected {len(header)}')
     columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
     images, tasks, targets = columns.pop('image'), {}, {}
-    for name, cells in columns.items():
+    for name, written in columns.items():
+        cells = ['' if cell in _ABSENT else cell for cell in written]
         if not any(cells):
             raise ValueError(f'{file}: column {name!r} is empty; fill it or leave it out')
         tasks[name], targets[name] = column(cells)
     return images, tasks, targets
 
 
+def _rows(file: Path) -> list[list[str]]:
+    """The lines of a table that are not empty; with or without the mark that Excel begins with."""
+    with file.open(newline='', encoding='utf-8-sig') as lines:
+        try:
+            return [row for row in csv.reader(lines) if row] or [[]]
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f'{file}: is not UTF-8 ({error.reason}); save it as UTF-8, in Excel as "CSV UTF-8"'
+            ) from error
+
+
 def column(cells: Sequence[str]) -> tuple[Task, np.ndarray]:
     """What a column of cells is, and its labels; see `read_csv`."""
     filled = [cell for cell in cells if cell]
-    if all(map(_is_real, filled)):
+    if all(map(_is_number, filled)) and any(set(cell) & set('.eE') for cell in filled):
         values = [[float(cell) if cell else np.nan] for cell in cells]
         return Task('regression', ('value',)), np.array(values, np.float32)
     if any('|' in cell for cell in filled):
@@ -138,13 +150,12 @@ def column(cells: Sequence[str]) -> tuple[Task, np.ndarray]:
     return Task('classification', names), np.array(rows, np.int32)
 
 
-def _is_real(cell: str) -> bool:
-    """Whether a cell is a number with a point or an exponent: '3' is a class, '3.0' is not."""
+def _is_number(cell: str) -> bool:
     try:
         float(cell)
     except ValueError:
         return False
-    return any(mark in cell.lower() for mark in '.e')
+    return True
 
 
 def from_arrays(

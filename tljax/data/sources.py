@@ -210,6 +210,12 @@ def _numbers(names: tuple[str, ...], classes: Sequence[int | str], where: str) -
     for item in classes:
         if isinstance(item, str) and item not in names:
             raise ValueError(f'{where}: there is no class {item!r}; {did_you_mean(item, names)}')
+        if not isinstance(item, str) and str(item) in names and names.index(str(item)) != item:
+            raise ValueError(
+                f'{where}: class {item} is ambiguous, for the class named {str(item)!r} has the '
+                f'number {names.index(str(item))}; write names as strings, such as '
+                f'{tuple(map(str, classes))}'
+            )
         if not isinstance(item, str) and not 0 <= item < len(names):
             raise ValueError(f'{where}: there is no class {item}; they are 0..{len(names) - 1}')
         chosen.append(names.index(item) if isinstance(item, str) else int(item))

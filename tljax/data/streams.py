@@ -48,7 +48,7 @@ def select(
 
     Subsets of one seed are nested: 5 labels per class contain the 1.
     """
-    classes, most = len(source.classes), max(labels_per_class)
+    classes, most = source.classes, max(labels_per_class)
     if not most:
         every = np.arange(len(source.labels), dtype=np.int32)
         return np.tile(every, (len(seeds), 1)), np.full(len(seeds), len(every), np.int32)
@@ -56,7 +56,7 @@ def select(
         raise ValueError('labels_per_class: 0 (all) cannot be a member beside other numbers')
     orders = {s: subsets.few_shot_order(source.labels, most, classes, s) for s in set(seeds)}
     order = np.stack([orders[s] for s in seeds])
-    return order, np.asarray(labels_per_class, np.int32) * classes
+    return order, np.asarray(labels_per_class, np.int32) * len(classes)
 
 
 def check_batch(stream: Stream, wrap: bool) -> Stream:

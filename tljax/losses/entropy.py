@@ -64,8 +64,11 @@ def class_confusion(logits: Array, temperature: float = 2.5) -> Scalar:
     scaled = logits.astype(jnp.float32) / temperature
     weights = entropy_weights(scaled)
     weights = weights / weights.mean()
-    soft = jax.nn.softmax(scaled)
-    confusion = soft.T @ (weights[:, None] * soft)
+    log = jax.nn.log_softmax(scaled)
+    # A row of K does not depend on the scale of its class: that of its likeliest example keeps a
+    # class that nothing is taken for from 0 / 0.
+    scale = jnp.exp(log - jax.lax.stop_gradient(log.max(0)))
+    confusion = scale.T @ (weights[:, None] * jnp.exp(log))
     confusion = confusion / confusion.sum(1, keepdims=True)
     return (confusion.sum() - jnp.trace(confusion)) / len(confusion)
 

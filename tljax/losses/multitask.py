@@ -1,6 +1,7 @@
 """Losses of several tasks, and balancers that make one number of them.
 
-The other kind of balancing, which looks at the tasks' gradients, is in `losses.surgery`.
+The other kind of balancing, which looks at the tasks' gradients, is in `losses.surgery`. A task of
+which the batch has no label has the loss 0, which no balancer takes for one that was reached.
 """
 
 from collections.abc import Callable, Mapping
@@ -94,11 +95,13 @@ def uncertainty() -> Balancer:
 
     Kendall, Gal and Cipolla 2018, "Multi-task learning using uncertainty to weigh losses",
     arXiv:1705.07115, equation 10, with the factor 1/2 of a squared error left to the task's scale.
+    The sum is over the tasks that the batch has labels of: s_t of others would grow with nothing
+    to hold it.
     """
 
     def total(own, memory, losses, key):
         s = own['log_variance']
-        return jnp.sum(jnp.exp(-s) * losses + s / 2), memory
+        return jnp.sum(jnp.exp(-s) * losses + jnp.where(losses > 0, s / 2, 0.0)), memory
 
     return Balancer(lambda tasks: ({'log_variance': jnp.zeros(tasks)}, {}), total)
 
@@ -107,25 +110,27 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
     """Weights T softmax(r / temperature), r_t = L_t(k - 1) / L_t(k - 2).
 
     Liu, Johns and Davison 2019, "End-to-end multi-task learning with attention", arXiv:1803.10704,
-    equation 7. L_t(k) is the mean of a window of steps; the paper's is an epoch.
+    equation 7. L_t(k) is the mean of those steps of a window that had labels of the task, or the
+    last window's if none had; the paper's window is an epoch.
     """
 
     def init(tasks):
-        # Means of the last two windows, and the sum of the current one.
-        memory = {'last': jnp.ones(tasks), 'before': jnp.ones(tasks), 'sum': jnp.zeros(tasks)}
+        # Means of the last two windows, 0 before there is one; the current one's sum and number.
+        memory = {name: jnp.zeros(tasks) for name in ('last', 'before', 'sum', 'seen')}
         return {}, memory | {'count': jnp.zeros((), jnp.int32)}
 
     def total(own, memory, losses, key):
-        ratio = memory['last'] / jnp.maximum(memory['before'], _TINY)
+        last, before = memory['last'], memory['before']
+        ratio = jnp.where(before > 0, last / jnp.where(before > 0, before, 1.0), 1.0)
         weights = len(losses) * jax.nn.softmax(ratio / temperature)
         count, added = memory['count'] + 1, memory['sum'] + jax.lax.stop_gradient(losses)
-        full, mean = count % window == 0, added / window
-        first = count == window  # of which there is no window before
-        before = jnp.where(first, mean, memory['last'])
+        seen, full = memory['seen'] + (losses > 0), count % window == 0
+        mean = jnp.where(seen > 0, added / jnp.maximum(seen, 1), last)
         memory = {
-            'last': jnp.where(full, mean, memory['last']),
-            'before': jnp.where(full, before, memory['before']),
+            'last': jnp.where(full, mean, last),
+            'before': jnp.where(full, last, before),
             'sum': jnp.where(full, 0.0, added),
+            'seen': jnp.where(full, 0.0, seen),
             'count': count,
         }
         return weights @ losses, memory
@@ -148,17 +153,20 @@ def famo(decay: float = 1e-3) -> Balancer:
 
     w follows the gradient of sum_t z_t(w) (log L_t - log L_t') + decay |w|^2 / 2, where L' are the
     losses of the same batch after the step. Liu et al. 2023, "FAMO: Fast adaptive multitask
-    optimization", arXiv:2306.03792, equation 9 and algorithm 1.
+    optimization", arXiv:2306.03792, equation 9 and algorithm 1. The sums are over the tasks that
+    the batch has labels of.
     """
 
     def total(own, memory, losses, key):
-        z = jax.nn.softmax(jax.lax.stop_gradient(own['w']))
-        log = jnp.log(losses + _TINY)
-        scale = jax.lax.stop_gradient(1 / jnp.sum(z / (losses + _TINY)))
+        z, present = jax.nn.softmax(jax.lax.stop_gradient(own['w'])), losses > 0
+        log = jnp.log(jnp.where(present, losses, 1.0))
+        share = jnp.where(present, z / jnp.where(present, losses, 1.0), 0.0)
+        scale = 1 / jnp.maximum(jax.lax.stop_gradient(share.sum()), _TINY)
         return scale * z @ log, {'log': jax.lax.stop_gradient(log)}
 
     def follow(own, memory, losses):
-        fall = jax.lax.stop_gradient(memory['log'] - jnp.log(losses + _TINY))
+        after = jnp.log(jnp.where(losses > 0, losses, 1.0))
+        fall = jax.lax.stop_gradient(memory['log'] - after)
         return jax.nn.softmax(own['w']) @ fall + decay / 2 * jnp.sum(own['w'] ** 2)
 
     return Balancer(

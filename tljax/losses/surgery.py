@@ -2,9 +2,11 @@
 
 A `Solver` looks at the T x T inner products of the gradients, M[s, t] = <g_s, g_t>, and at nothing
 else, but for a key if it draws: the direction is sum_t a_t g_t. Solvers run a fixed number of
-iterations, so that they are part of the compiled step.
+iterations, so that they are part of the compiled step. A task that no example of the batch has a
+label of has the gradient 0; the others are weighed as if it were not there.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -14,7 +16,7 @@ from tljax.types import Array, Key, PyTree, Scalar
 
 _TINY = 1e-12
 
-Solver = Callable[[Array, Key], Array]  # inner products [T, T] -> weights [T]
+Solver = Callable[..., Array]  # inner products [T, T], key, options -> weights [T]
 
 
 def minimum_on_simplex(value: Callable[[Array], Scalar], tasks: int, iterations: int) -> Array:
@@ -50,6 +52,8 @@ def mgda(products: Array) -> Array:
     arXiv:1810.04650, equation 3 and algorithm 2; for two tasks its equation 5.
     """
     scaled = products / jnp.maximum(jnp.trace(products), _TINY)
+    # A gradient of 0 would be the point of least norm: far away, it gets no weight.
+    scaled += jnp.diag(jnp.where(jnp.diag(products) > 0, 0.0, 1e6))
     return minimum_on_simplex(lambda a: a @ scaled @ a, len(products), 100)
 
 
@@ -119,12 +123,15 @@ def imtl(products: Array) -> Array:
     """Weights of sum 1 whose direction has the same projection on every gradient: IMTL-G.
 
     Liu et al. 2021, "Towards impartial multi-task learning", ICLR, equation 6: of all t,
-    <sum_s a_s g_s, g_1 / |g_1| - g_t / |g_t|> = 0.
+    <sum_s a_s g_s, g_1 / |g_1| - g_t / |g_t|> = 0. Solved as: all projections are 1, and the sum is
+    made 1 afterwards; with a little more on the diagonal, for gradients that are parallel.
     """
-    tasks = len(products)
-    unit = products / jnp.sqrt(jnp.maximum(jnp.diag(products), _TINY))[:, None]
-    rows = jnp.concatenate([unit[:1] - unit[1:], jnp.ones((1, tasks))])
-    return jnp.linalg.solve(rows, jnp.eye(tasks)[-1])
+    lengths = jnp.sqrt(jnp.diag(products))
+    present = lengths > 0
+    projections = products / jnp.where(present, lengths, 1.0)[:, None]
+    little = jnp.where(present, 1e-5 * lengths, 1.0)
+    weights = jnp.linalg.solve(projections + jnp.diag(little), present.astype(products.dtype))
+    return weights / weights.sum()
 
 
 def aligned(products: Array) -> Array:
@@ -141,8 +148,13 @@ def aligned(products: Array) -> Array:
     return vectors @ (scale * vectors.sum(axis=0))
 
 
-def _drawless(solve: Callable[[Array], Array]) -> Solver:
-    return lambda products, key: solve(products)
+def _drawless(solve: Callable[..., Array]) -> Solver:
+    @functools.wraps(solve)  # whose keywords it has
+    def solver(products, key, **options):
+        del key
+        return solve(products, **options)
+
+    return solver
 
 
 SOLVERS: Mapping[str, Solver] = {

@@ -6,6 +6,7 @@ import jax
 
 from tljax import partition
 from tljax.methods import supervised
+from tljax.methods.adaptation import check_streams
 from tljax.methods.networks import Classifier
 from tljax.nets.norm import MOMENTS
 from tljax.shallow.linear import traced
@@ -34,6 +35,7 @@ def build(config, spec: Spec, optimizer, *, passes: int = 0) -> Method:
     Raises:
       ValueError: the encoder has no norms, or part of it is cached.
     """
+    check_streams(config)
     classifier = Classifier.build(config, spec)
     norms = _norms(classifier, spec, config.net.to_dict())
     if passes < 0:

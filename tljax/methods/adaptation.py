@@ -41,6 +41,16 @@ def check_streams(config) -> None:
         )
 
 
+def check_source_share(share: float) -> None:
+    """Refuses a share of the steps, for the source, that leaves none for the target.
+
+    Raises:
+      ValueError: it is not in [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f'options.source_share is {share}; expected at least 0 and less than 1')
+
+
 def beyond(config, spec: Spec, classifier: Classifier, *roles: str) -> str:
     """The pattern of what config.trains names outside some roles, of which something is to be left.
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from tljax import shallow
 from tljax.kernels import Gaussians
 from tljax.methods import supervised
+from tljax.methods.adaptation import check_streams
 from tljax.methods.networks import Classifier
 from tljax.methods.probe import GRIDS, check_choice, scaled, spread
 from tljax.shallow import PROBES, Probe, alignment, linear, select
@@ -133,6 +134,7 @@ def _aligned(
 
     Until then predictions are those of the head; 'features' are the encoder's throughout.
     """
+    check_streams(config)
     solver, grid = _linear(probe), tuple(strengths) or GRIDS[probe]
     check_choice(config, grid, folds)
     classifier, classes = Classifier.build(config, spec), len(spec.classes)

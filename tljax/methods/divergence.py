@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from tljax.kernels import Gaussians, check_kernel
 from tljax.losses import divergence
 from tljax.losses.classification import accuracy, cross_entropy
-from tljax.methods.adaptation import both, one_player, ramp
+from tljax.methods.adaptation import both, check_streams, one_player, ramp
 from tljax.methods.networks import Classifier
 from tljax.types import Array, Method, Scalar, Spec, unknown
 
@@ -188,6 +188,7 @@ def _matching(
     ramped: bool,
 ) -> Method:
     """The method of the player 'model', with the metrics 'accuracy' and 'divergence'."""
+    check_streams(config)
     classifier = Classifier.build(config, spec)
     _check_layers(layers, classifier)
     also = tuple(layer for layer in layers if layer not in OUTPUTS)

@@ -31,7 +31,8 @@ def build(
     """Classifies 'source' and reconstructs 'target' through one encoder.
 
     `hparams.weight` is the share of reconstruction. Alternating, it scales the rate of the
-    reconstruction's own optimizer, as Algorithm 1 scales its steps; else its loss.
+    reconstruction's own optimizer, as Algorithm 1 scales its steps; else its loss. The encoder's
+    running statistics are of the target's images as they are, neither corrupted nor the source's.
 
     Args:
       config: the run's config: net, head, trains, steps.
@@ -56,16 +57,21 @@ def build(
         out, mutable = classifier(params, mutable, images, key)
         return apply(decoder, 'decoder', params, mutable, out['features'], key=key)
 
+    def classify(params, mutable, batch, hp, key):
+        value, (metrics, _) = supervised.loss(classifier)(params, mutable, batch, hp, key)
+        return value, (metrics, mutable)
+
     def reconstruct(params, mutable, batch, hp, key):
         del hp
-        images, keys = unit(batch['target']['image']), jax.random.split(key)
+        images, keys = unit(batch['target']['image']), jax.random.split(key, 3)
         seen = corrupted(keys[0], images, corruption)
-        found, mutable = reconstructed(params, mutable, seen, keys[1])
-        return squared_error(images, found), ({}, mutable)
+        found, moved = reconstructed(params, mutable, seen, keys[1])
+        _, mutable = classifier(params, mutable, images, keys[2])  # what predictions will see
+        return squared_error(images, found), ({}, {**mutable, 'decoder': moved['decoder']})
 
     def together(params, mutable, batch, hp, key):
         keys = jax.random.split(key)
-        value, (metrics, mutable) = classify(params, mutable, batch, hp, keys[0])
+        value, (metrics, _) = classify(params, mutable, batch, hp, keys[0])
         error, (_, mutable) = reconstruct(params, mutable, batch, hp, keys[1])
         metrics |= {'reconstruction': error}
         return value + hp['weight'] * error, (metrics, mutable)
@@ -73,7 +79,7 @@ def build(
     def weighted(hp):
         return rule(hp | {'rate': hp['rate'] * hp['weight']})
 
-    classify, rule = supervised.loss(classifier), optimizer(config.steps)
+    rule = optimizer(config.steps)
     if alternate:
         players = (
             Player('model', config.trains, classify, rule),

@@ -29,7 +29,8 @@ def build(config, spec: Spec, optimizer, *, inner: int = 4, together: bool = Fal
       optimizer: steps -> (hp -> optax transformation).
       inner: k.
       together: one batch of both domains in B, normalised together, or one after the other; the
-        running statistics are then the target's alone, in A too.
+        running statistics of the encoder and of the first head are then the target's alone, in A
+        too. Those of norms in the second head are of all that it sees.
     """
     check_streams(config)
     classifier = Classifier.build(config, spec)

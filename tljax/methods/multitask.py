@@ -5,7 +5,9 @@ loss. What makes one step of several losses is a row of `losses.multitask.BALANC
 or of `losses.surgery.SOLVERS`, weights of the tasks' gradients.
 """
 
+import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax import nets
+from tljax.data.streams import unit
 from tljax.losses.multitask import BALANCERS, LOSSES, Balancer, equal
 from tljax.losses.surgery import SOLVERS, Solver, inner_products
 from tljax.methods.networks import check_readout, encoder
@@ -86,13 +89,7 @@ def build(
     elif sharing_options:
         raise ValueError(f'options.sharing_options={sharing_options}: hard sharing has no options')
     network = Network.build(config, spec, branch, sharing, sharing_options or {})
-    rows = {**BALANCERS, **SOLVERS}
-    if balancer not in rows:
-        raise unknown('balancer', balancer, rows)
-    if at not in ('parameters', 'features'):
-        raise unknown('options.at', at, ('parameters', 'features'))
-    solver = SOLVERS.get(balancer)
-    weighed = equal() if solver else rows[balancer](**dict(balance or {}))
+    solver, weighed = _rule(balancer, at, dict(balance or {}))
     own, memory = weighed.init(len(spec.tasks))
 
     def init(key, spec):
@@ -100,7 +97,7 @@ def build(
         params |= {BALANCE: own} if own else {}
         mutable |= {BALANCE: memory} if memory else {}
         count = len(spec.tasks)
-        none = {name: jnp.zeros((count, count)) for name in AFFINITIES}
+        none = {name: jnp.zeros((count, count)) for name in AFFINITIES} | {'steps': jnp.zeros(())}
         return params, mutable | ({AFFINITY: none} if affinity else {})
 
     learn = _loss(
@@ -116,8 +113,37 @@ def build(
         init=init,
         phases=(Phase('train', config.steps, tuple(players)),),
         predict=network.predict,
-        outcome=_mean_affinities(config.steps) if affinity else None,
+        outcome=_mean_affinities if affinity else None,
     )
+
+
+def _rule(balancer: str, at: str, balance: dict) -> tuple[Solver | None, Balancer]:
+    """The solver, if the balancer is one, and what makes one number of the losses.
+
+    Raises:
+      ValueError: for a balancer, a place or a keyword that there is not, or does not go with it.
+    """
+    rows = {**BALANCERS, **SOLVERS}
+    if balancer not in rows:
+        raise unknown('balancer', balancer, rows)
+    if at not in ('parameters', 'features'):
+        raise unknown('options.at', at, ('parameters', 'features'))
+    solver = SOLVERS.get(balancer)
+    if at == 'features' and not solver:
+        raise ValueError(
+            f"options.at='features' is for gradients, which balancer {balancer!r} does not look "
+            f'at; use one of {", ".join(SOLVERS)}, or leave it out'
+        )
+    known = inspect.signature(rows[balancer]).parameters.values()
+    names = [one.name for one in known if one.default is not one.empty]
+    if wrong := sorted(set(balance) - set(names)):
+        raise ValueError(
+            f'options.balance has {wrong[0]!r}, but balancer {balancer!r} takes '
+            f'{", ".join(names) or "nothing"}'
+        )
+    if solver:
+        return partial(solver, **balance), equal()
+    return None, rows[balancer](**balance)
 
 
 def _check_soft(sharing: str, spec: Spec, branch: str, at: str) -> None:
@@ -220,7 +246,8 @@ def joined(batch: Batch, tasks: Mapping[str, Task]) -> tuple[Array, dict[str, Ar
         shape = (count, len(task.classes))
         return jnp.full(shape, -1) if task.kind == 'multilabel' else jnp.full(shape, jnp.nan)
 
-    images = jnp.concatenate([one['image'] for one in streams])
+    # As uint8 and float images do not mix: a stream may be augmented and another one not.
+    images = jnp.concatenate([unit(one['image']) for one in streams])
     return images, {n: jnp.concatenate([column(one, n) for one in streams]) for n in tasks}
 
 
@@ -243,7 +270,7 @@ def _loss(network: Network, balancer: Balancer, at_features: Solver | None, seve
         if AFFINITY in new:
             seen = lambda role: network.shared({**params, SHARED: role}, mutable, images)[0]
             now = affinities(lambda role: losses(seen(role))[0], params[SHARED], hp['rate'])
-            new = {**new, AFFINITY: jax.tree.map(jnp.add, new[AFFINITY], now)}
+            new = {**new, AFFINITY: jax.tree.map(jnp.add, new[AFFINITY], now | {'steps': 1.0})}
         metrics = {f'{name}/loss': found[i] for i, name in enumerate(network.tasks)}
         if several:
             return found, (metrics, new)
@@ -276,16 +303,24 @@ def _balanced(
     return total, memory
 
 
-def _mean_affinities(steps: int):
-    return lambda params, mutable: jax.tree.map(lambda total: total / steps, mutable[AFFINITY])
+def _mean_affinities(params, mutable):
+    del params
+    sums = dict(mutable[AFFINITY])
+    steps = sums.pop('steps')
+    return {name: total / steps for name, total in sums.items()}
 
 
 def _follow(network: Network, balancer: Balancer):
-    """What a balancer learns from the losses of the same batch after the step."""
+    """What a balancer learns from the losses of the same batch after the step.
+
+    As the step computed them: with the batch's own statistics and with dropout.
+    """
 
     def follow(params, mutable, batch, hp, key):
         images, label = joined(batch, network.tasks)
-        outputs = network.predict(params, mutable, images)['tasks']
+        keys = jax.random.split(key)
+        shared, _ = network.shared(params, mutable, images, keys[0])
+        (outputs, _), _ = apply(network.heads, 'head', params, mutable, shared, key=keys[1])
         losses = network.losses(outputs, label)
         return balancer.follow(params[BALANCE], mutable[BALANCE], losses), ({}, mutable)
 

@@ -63,6 +63,8 @@ def build(
     if (head := config.head.to_dict()) != {'name': 'linear'}:
         raise ValueError(f'head={head}: a probe is its own head; leave it as it is')
     check_choice(config, grid, folds)
+    if probe == 'neighbours':
+        neighbours.check_counts(grid)
     classifier, classes = Classifier.build(config, spec), len(spec.classes)
 
     def solved(features, labels, weights, key):

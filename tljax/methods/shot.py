@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from tljax.data.streams import unit
 from tljax.losses.classification import accuracy, cross_entropy
 from tljax.losses.entropy import information_maximisation
-from tljax.methods.adaptation import beyond, check_streams
+from tljax.methods.adaptation import beyond, check_source_share, check_streams
 from tljax.methods.networks import Classifier
 from tljax.methods.supervised import source_phase
 from tljax.types import Array, Key, Method, Phase, Player, Spec
@@ -42,6 +42,7 @@ def build(
       every: steps between new pseudo-labels; 0: an epoch of the target.
     """
     check_streams(config)
+    check_source_share(source_share)
     classifier = Classifier.build(config, spec)
     rows = spec.rows.get('target', 0)
 

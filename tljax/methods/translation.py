@@ -5,7 +5,7 @@ The translation is CycleGAN's: Zhu et al., 2017, arXiv:1703.10593.
 
 import jax
 
-from tljax.methods.adaptation import check_streams
+from tljax.methods.adaptation import check_source_share, check_streams
 from tljax.methods.networks import Classifier
 from tljax.methods.supervised import source_phase
 from tljax.methods.translator import Translator, check_pool
@@ -49,11 +49,8 @@ def build(
     Raises:
       ValueError: a share or a pool that cannot be, or inputs that are a cached endpoint.
     """
-    if not 0 <= source_share < 1:
-        raise ValueError(
-            f'options.source_share is {source_share}; expected at least 0 and less than 1'
-        )
     check_streams(config)
+    check_source_share(source_share)
     check_pool(config, pool)
     classifier = Classifier.build(config, spec)
     translator = Translator.build(spec, pool, widths, blocks, kernel, patch_widths)

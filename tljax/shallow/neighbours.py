@@ -11,6 +11,7 @@ from tljax.shallow.linear import check as check_arrays
 from tljax.types import Array, unknown
 
 METRICS = ('euclidean', 'cosine')
+FAR = -1e9  # the logit of a class without example: finite, as parameters have to be
 
 
 class Neighbours(NamedTuple):
@@ -71,14 +72,23 @@ def check(
     check_arrays(features, labels, strengths, weights, classes=classes)
     if traced(strengths):
         return
-    wrong = [float(k) for k in strengths if float(k) != round(float(k)) or not 1 <= k <= most]
-    if wrong:
-        raise ValueError(f'k is {wrong}; expected whole numbers from 1 to most, {most}')
+    check_counts(strengths, most)
     voters = features.shape[0]
     if weights is not None and not traced(weights):
         voters = int((weights > 0).sum(axis=-1).min())
     if voters < max(strengths):
         raise ValueError(f'k is {int(max(strengths))}, more than the {voters} examples that vote')
+
+
+def check_counts(strengths, most: int = 32) -> None:
+    """Refuses numbers of neighbours that are not whole numbers from 1 to `most`.
+
+    Raises:
+      ValueError: names them.
+    """
+    wrong = [float(k) for k in strengths if float(k) != round(float(k)) or not 1 <= k <= most]
+    if wrong:
+        raise ValueError(f'k is {wrong}; expected whole numbers from 1 to most, {most}')
 
 
 def pick(model: Neighbours, index: Array) -> Neighbours:
@@ -178,7 +188,9 @@ def nearest_mean(
     # Distances from the overall mean lose no digits to a common offset.
     center = jnp.sum(weights[:, None] * x, axis=0) / weights.sum()
     sums = jnp.matmul(belongs.T, x - center, precision='highest')
-    means = sums / belongs.sum(axis=0)[:, None]
+    count = belongs.sum(axis=0)
+    means = sums / jnp.where(count > 0, count, 1.0)[:, None]
     bias = -jnp.sum(means**2, axis=1) - 2.0 * jnp.sum(means * center, axis=1)
+    bias = jnp.where(count > 0, bias, FAR)  # where values are not checked, nothing is of the class
     repeat = lambda one: jnp.broadcast_to(one, (strengths.shape[0], *one.shape))
     return Linear(repeat(2.0 * means.T), repeat(bias))

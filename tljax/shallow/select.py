@@ -159,7 +159,8 @@ def cross_validate(
     """Fits every strength without each fold, and the one that held-out examples choose with all.
 
     The curve is the share, by weight, of held-out examples that are classified right. Of equally
-    accurate strengths the largest is kept. Values are not checked: this is for compiled programs.
+    accurate strengths the largest is kept, and so it is where nothing is held out. Values are not
+    checked: this is for compiled programs.
 
     Args:
       probe: one of `tljax.shallow.PROBES`.
@@ -183,7 +184,7 @@ def cross_validate(
             return right.astype(jnp.float32) @ share, share.sum()
 
         right, total = (found.sum(axis=0) for found in jax.lax.map(one, held))
-        curve = right / total
+        curve = jnp.where(total > 0, right / jnp.where(total > 0, total, 1.0), 0.0)
         index = _best(curve, grid)
         return Choice(grid[index], index, curve, solve(grid[index][None], train.weights))
 
