@@ -23,7 +23,7 @@ Time: 15 min for each target on a busy CPU core.
 """  # noqa: E501
 
 from configs import adapt, probe
-from tljax import config
+from tljax.data.sources import test_split
 from tljax.types import unknown
 
 # The stages behind which there is a head, and which move.
@@ -56,5 +56,5 @@ def get_config(argument: str = 'places365:resnet18,dann,tfds:office31/amazon,tfd
     for name in methods:
         c.runs[name].data.streams.target.update(cached, split='all')
     c.data.evaluate.test.split = c.data.evaluate.target.split = 'all'
-    c.data.evaluate.val.split = config.test_split(source)
+    c.data.evaluate.val.split = test_split(source)
     return c

@@ -18,6 +18,7 @@ Time: 42 min on 2 busy CPU cores.
 
 from configs import probe
 from tljax import config
+from tljax.data.sources import test_split
 
 
 def get_config(argument: str = 'torchvision:ResNet18_Weights.IMAGENET1K_V1,tfds:eurosat'):
@@ -34,7 +35,7 @@ def get_config(argument: str = 'torchvision:ResNet18_Weights.IMAGENET1K_V1,tfds:
     c.optimizer.warmup = 20
     c.loop = False
     c.data.streams.source = config.stream(dataset, batch=32, augment='flip|shift:8')
-    c.data.evaluate.test = config.held_out(dataset, split=config.test_split(dataset))
+    c.data.evaluate.test = config.held_out(dataset, split=test_split(dataset))
     c.members.seed = (0, 1, 2)
     c.block = 64
     c.steps = 200

@@ -19,6 +19,7 @@ Time: 3 min for three seeds on 2 CPU cores.
 from pathlib import Path
 
 from tljax import config
+from tljax.data.sources import test_split
 
 
 def get_config(path: str = 'PATH'):
@@ -31,7 +32,7 @@ def get_config(path: str = 'PATH'):
     c.optimizer.schedule = 'cosine'
     c.optimizer.warmup = 30
     c.data.streams.source = config.stream(dataset, batch=64, augment='flip|shift:4')
-    c.data.evaluate.test = config.held_out(dataset, split=config.test_split(dataset))
+    c.data.evaluate.test = config.held_out(dataset, split=test_split(dataset))
     c.steps = 300
     c.evaluate_every = 100
     return c

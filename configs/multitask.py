@@ -54,6 +54,7 @@ Time: 12 min for the digits on 2 CPU cores that other work shared, 71 min for Mu
 """  # noqa: E501
 
 from tljax import config
+from tljax.data.sources import test_split
 
 STEPS, FULL = 600, 6000
 # What is known of some sets; of any other, the tasks 'host' and 'disease' of an image net.
@@ -111,7 +112,7 @@ def get_config(argument: str = 'sklearn:digits,uncertainty'):
     c.hparams.update(rate=known.get('rate', 0.05), weight_decay=0.0)
     c.optimizer.schedule = 'cosine'
     c.data.streams.source = config.stream(data, batch=known['batch'], tasks=tasks)
-    c.data.evaluate.test = config.held_out(data, split=config.test_split(data), tasks=tasks)
+    c.data.evaluate.test = config.held_out(data, split=test_split(data), tasks=tasks)
     c.members.seed = (0, 1, 2)
     c.steps = known.get('full', FULL) if 'full' in fields else known.get('steps', STEPS)
     c.options = {'branch': fields['branch']} if 'branch' in fields else {}

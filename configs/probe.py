@@ -24,6 +24,7 @@ Time: 3 min for 400 images of 224 pixels on 2 busy CPU cores, seconds once featu
 import json
 
 from tljax import config
+from tljax.data.sources import test_split
 from tljax.nets import pretrained
 
 
@@ -40,7 +41,7 @@ def get_config(argument: str = 'torchvision:ResNet18_Weights.IMAGENET1K_V1,tfds:
     c.cache_prefix = True
     c.features.root = 'runs/features'
     c.data.streams.source = config.stream(target)
-    c.data.evaluate.test = config.held_out(target, split=config.test_split(target))
+    c.data.evaluate.test = config.held_out(target, split=test_split(target))
     labels = config.labels(elsewhere, taken=('test', 'val', 'target'))
     for name, one in zip(labels, elsewhere, strict=True):
         c.data.evaluate[name] = config.held_out(one, split='all')

@@ -17,6 +17,7 @@ Time: 80 min on one busy CPU core for four sources.
 """
 
 from tljax import config
+from tljax.data.sources import test_split
 from tljax.nets import pretrained
 
 
@@ -33,7 +34,7 @@ def get_config(argument: str = 'tfds:fashion_mnist,tfds:mnist+sklearn:digits'):
     c.hparams.rate = 0.02
     c.optimizer.schedule = 'cosine'
     c.data.streams.source = config.stream(target, batch=50, labels_per_class=10)
-    c.data.evaluate.test = config.held_out(target, split=config.test_split(target))
+    c.data.evaluate.test = config.held_out(target, split=test_split(target))
     c.members.seed = (0, 1, 2)
     c.steps = 200
     c.compare.update(baseline='scratch', arms=('scratch',))
@@ -54,6 +55,6 @@ def _pretraining(source: str) -> dict:
         'hparams': {'rate': 0.1},
         'data': {
             'streams': {'source': {'dataset': source, 'batch': 64, 'labels_per_class': 0}},
-            'evaluate': {'test': {'dataset': source, 'split': config.test_split(source)}},
+            'evaluate': {'test': {'dataset': source, 'split': test_split(source)}},
         },
     }

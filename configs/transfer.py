@@ -17,6 +17,7 @@ Time: 14 and 11 min on 2 busy CPU cores.
 """
 
 from tljax import config
+from tljax.data.sources import test_split
 
 
 def get_config(argument: str = 'tfds:mnist,tfds:fashion_mnist'):
@@ -34,7 +35,7 @@ def get_config(argument: str = 'tfds:mnist,tfds:fashion_mnist'):
     c.optimizer.schedule = 'cosine'
     c.data.streams.source = config.stream(target, batch=64)
     c.data.wrap = True  # 10 labels of few classes may be fewer than a batch
-    c.data.evaluate.test = config.held_out(target, split=config.test_split(target))
+    c.data.evaluate.test = config.held_out(target, split=test_split(target))
     c.members.seed = (0, 1, 2)
     c.members.labels_per_class = (10, 100)
     c.steps = 1000
@@ -46,7 +47,7 @@ def get_config(argument: str = 'tfds:mnist,tfds:fashion_mnist'):
             'steps': 2000,
             'data': {
                 'streams': {'source': {'dataset': source, 'batch': 128}},
-                'evaluate': {'test': {'dataset': source, 'split': config.test_split(source)}},
+                'evaluate': {'test': {'dataset': source, 'split': test_split(source)}},
             },
         },
     )

@@ -14,6 +14,7 @@ from launch import train
 from tests import runs
 from tljax import config as configs
 from tljax import study
+from tljax.data import sources
 from tljax.methods.networks import encoder
 from tljax.nets import pretrained
 from tljax.nets.apply import variables
@@ -214,5 +215,5 @@ def test_test_split_is_one_that_the_folder_has(files, split, tmp_path, monkeypat
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = [f'{image},{i}' for i, image in enumerate(images.split(','))]
         path.write_text('\n'.join(['image,kind', *rows]))
-    assert configs.test_split('folder:~/set') == split
-    assert configs.test_split(f'folder:{tmp_path}/set') == split
+    assert sources.test_split('folder:~/set') == split
+    assert sources.test_split(f'folder:{tmp_path}/set') == split

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests import runs
 from tljax import config as configs
-from tljax import experiment, initial, loop, partition, report, study, workdir
-from tljax.data import sources
+from tljax import experiment, initial, loop, partition, report, study
+from tljax.data import fingerprint, sources
 
 AXES = [{'seed': s, 'labels_per_class': k} for s in (0, 1) for k in (5, 20)]
 
@@ -249,10 +249,10 @@ def test_data_that_lie_elsewhere_are_the_same(photos, tmp_path):
     folder, _ = photos
     shutil.copytree(folder, tmp_path / 'b' / 'elsewhere')
     places = [f'folder:{place}' for place in (folder, tmp_path / 'b' / 'elsewhere')]
-    one, other = (workdir.digest(sources.load(place), place) for place in places)
+    one, other = (fingerprint.digest(sources.load(place), place) for place in places)
     assert one == other
     (folder / 'cat' / '3.png').rename(folder / 'cat' / 'three.png')
-    assert workdir.digest(sources.load(places[0]), places[0]) != one
+    assert fingerprint.digest(sources.load(places[0]), places[0]) != one
 
 
 def events(folder):

@@ -7,7 +7,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tljax.data import folder
 from tljax.types import unknown
 
 
@@ -145,13 +144,6 @@ def held_out(dataset: str = '', **options) -> dict:
         },
         options,
     )
-
-
-def test_split(dataset: str) -> str:
-    """'test', or 'val' of a folder that has that one only."""
-    kind, _, path = dataset.partition(':')
-    splits = folder.splits(path) if kind == 'folder' else ()
-    return 'val' if 'val' in splits and 'test' not in splits else 'test'
 
 
 def tuples(value: Any) -> Any:

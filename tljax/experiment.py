@@ -16,6 +16,7 @@ from tljax import collapse, loop, pictures, selection, sharding, train, trunk, w
 from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
+from tljax.data import fingerprint
 from tljax.data import streams as data
 from tljax.evaluation import classification, multitask, unseen, zero_shot
 from tljax.inputs import held_out_streams, training_streams
@@ -115,7 +116,7 @@ def run(config, directory: Path, command: str = '', known: dict | None = None) -
     with workdir.held(directory) if jax.process_index() == 0 else nullcontext():
         workdir.check(directory, whole)  # again, now that nobody else writes
         prepared = prepare(config)
-        digests = workdir.digests(config, _whole(prepared), prepared.held)
+        digests = fingerprint.digests(config, _whole(prepared), prepared.held)
         workdir.check_data(directory, config, digests)
         workdir.claim(directory, whole, digests)
         if prepared.trunk:
@@ -164,7 +165,7 @@ def _finished(config, directory: Path, known: dict) -> dict:
             if key not in known:
                 members = members_of(config)
                 both = training_streams(config, members), held_out_streams(config, members)
-                known[key] = workdir.digests(config, *both)
+                known[key] = fingerprint.digests(config, *both)
         except (ValueError, OSError) as error:
             note = f' (its data cannot be read to see whether they have changed: {error})'
         workdir.check_data(directory, config, known.get(key, {}))

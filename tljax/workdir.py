@@ -12,7 +12,6 @@ report.html    one self-contained page
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -20,10 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tljax import config as configs
-from tljax.data.sources import Source
 from tljax.nets import pretrained
 
 DATA = 'data.json'
@@ -191,30 +187,6 @@ def claim(directory: Path, config: Mapping, data: Mapping | None = None) -> None
     write_json(directory / 'config.json', _jsonable(config))
     if data is not None:
         write_json(directory / DATA, data)
-
-
-def digests(config, streams: Mapping, held: Mapping) -> dict[str, dict[str, str]]:
-    """A `digest` of every stream that is drawn from or held out, by place in config.data."""
-    return {
-        place: {n: digest(s.source, config.data[place][n].dataset) for n, s in each.items()}
-        for place, each in zip(STREAMS, (streams, held), strict=True)
-    }
-
-
-def digest(source: Source, dataset: str) -> str:
-    """SHA-256 of the labels of a source, its classes, its rows and the names of their files.
-
-    Names count from the folder of the set, so that a set may move. No image is read: unlike
-    `fingerprint.of`, this is the same on another machine.
-    """
-    root = str(Path(dataset.partition(':')[2]).expanduser())
-    files = [key.removeprefix(root) for key in source.keys or ()]
-    tasks = [[name, task.kind, task.classes] for name, task in source.tasks.items()]
-    text = json.dumps([source.classes, tasks, files])
-    found = hashlib.sha256(text.encode() + source.labels.astype('<i4').tobytes())
-    for values in source.targets.values():
-        found.update(np.ascontiguousarray(values, '<f4').tobytes())
-    return found.hexdigest()
 
 
 def check_data(directory: Path, config, data: Mapping[str, Mapping[str, str]]) -> None:

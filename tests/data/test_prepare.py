@@ -38,7 +38,7 @@ def test_missing_extra_is_named_before_anything_is_downloaded(tmp_path, capsys):
 
 @no_tensorflow
 def test_own_builder_that_needs_tensorflow(tmp_path):
-    with pytest.raises(RuntimeError, match=r"toy_tensorflow needs TensorFlow: pip install 'tljax"):
+    with pytest.raises(RuntimeError, match=r"toy_tensorflow needs TensorFlow: pip install -e '"):
         prepare.prepare('toy_tensorflow', str(tmp_path))
 
 

@@ -1,9 +1,12 @@
 """What a set of images is made of, so that nothing computed from it is used once it has changed."""
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from tljax.data import tfds
 from tljax.data.sources import Source
@@ -38,6 +41,30 @@ def of(spec: str, source: Source, data_dir: str | None = None) -> str:
         found.update(_stats(sorted(folder.iterdir())))
     else:
         found.update(_stats(source.keys))
+    return found.hexdigest()
+
+
+def digests(config, streams: Mapping, held: Mapping) -> dict[str, dict[str, str]]:
+    """A `digest` of every stream that is drawn from or held out, by place in config.data."""
+    return {
+        place: {n: digest(s.source, config.data[place][n].dataset) for n, s in each.items()}
+        for place, each in (('streams', streams), ('evaluate', held))
+    }
+
+
+def digest(source: Source, dataset: str) -> str:
+    """SHA-256 of the labels of a source, its classes, its rows and the names of their files.
+
+    Names count from the folder of the set, so that a set may move. No image is read: unlike
+    `of`, this is the same on another machine.
+    """
+    root = str(Path(dataset.partition(':')[2]).expanduser())
+    files = [key.removeprefix(root) for key in source.keys or ()]
+    tasks = [[name, task.kind, task.classes] for name, task in source.tasks.items()]
+    text = json.dumps([source.classes, tasks, files])
+    found = hashlib.sha256(text.encode() + source.labels.astype('<i4').tobytes())
+    for values in source.targets.values():
+        found.update(np.ascontiguousarray(values, '<f4').tobytes())
     return found.hexdigest()
 
 

@@ -100,6 +100,13 @@ def class_names(spec: str, data_dir: str | None = None) -> tuple[str, ...]:
     return _open(spec, decode.Pixels(), data_dir).classes
 
 
+def test_split(spec: str) -> str:
+    """What a set is tested on: 'test', or 'val' of a folder that has that one only."""
+    kind, _, path = spec.partition(':')
+    splits = folder.splits(path) if kind == 'folder' else ()
+    return 'val' if 'val' in splits and 'test' not in splits else 'test'
+
+
 def _open(spec: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset:
     decode.check(pixels)
     kind, _, rest = spec.partition(':')

@@ -184,8 +184,8 @@ def cross_validate(
             return right.astype(jnp.float32) @ share, share.sum()
 
         right, total = (found.sum(axis=0) for found in jax.lax.map(one, held))
-        curve = jnp.where(total > 0, right / jnp.where(total > 0, total, 1.0), 0.0)
-        index = _best(curve, grid)
+        curve = right / total
+        index = _best(jnp.where(total > 0, curve, 0.0), grid)
         return Choice(grid[index], index, curve, solve(grid[index][None], train.weights))
 
     # Compiled here where nobody around it does: what is traced is not looked at.
