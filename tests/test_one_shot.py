@@ -164,9 +164,10 @@ def test_a_folder_of_identities_is_ready_to_train(people):
 
 
 def test_too_few_identities_are_refused(tmp_path):
-    (tmp_path / 'a').mkdir()
-    Image.new('L', (4, 4)).save(tmp_path / 'a' / '1.png')
-    with pytest.raises(ValueError, match='has 1 classes; expected 4 or more'):
+    for name in ('a', 'b'):
+        (tmp_path / name).mkdir()
+        Image.new('L', (4, 4)).save(tmp_path / name / '1.png')
+    with pytest.raises(ValueError, match='has 2 classes; expected 4 or more'):
         one_shot.get_config(f'folder:{tmp_path},siamese')
 
 

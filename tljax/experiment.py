@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tljax import collapse, loop, pictures, selection, sharding, train, trunk, workdir
+from tljax import collapse, initial, loop, pictures, selection, sharding, train, trunk, workdir
 from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
@@ -109,7 +109,7 @@ def run(config, directory: Path, command: str = '', known: dict | None = None) -
       loop.Stopped: SIGTERM came; everything is saved.
     """
     directory, begun = Path(directory).absolute(), time.perf_counter()
-    whole = workdir.identity(config)
+    whole = initial.identity(config)
     workdir.check(directory, whole)
     if (directory / 'results.json').exists():
         return _finished(config, directory, {} if known is None else known)

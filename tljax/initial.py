@@ -74,6 +74,27 @@ def trained(directory: Path) -> tuple[dict, dict]:
     return tuple(partition.nested(own | more) for own, more in zip(found, rest, strict=True))
 
 
+def identity(config, known: Mapping[str, dict] = {}) -> dict:
+    """What a directory belongs to: a config, and those of the runs that it goes by.
+
+    They are, as 'start', the run that it starts from, and, as 'tuning', the one that tells its
+    hyper-parameters.
+
+    Args:
+      config: of the run.
+      known: identities of runs by name; others are read from their directories.
+    """
+    found = {}
+    for key, run in (('start', config.init['from']), ('tuning', config.tuned.by)):
+        if pretrained.is_published(run):
+            found[key] = {'weights': run}
+        elif run in known:
+            found[key] = known[run]
+        elif run and (Path(run) / 'config.json').exists():
+            found[key] = workdir.read_json(Path(run) / 'config.json')
+    return config.to_dict() | found
+
+
 def counterparts(members: Sequence[Mapping], theirs: Sequence[Mapping], run: str) -> list[int]:
     """For each member the one of another run that it starts from: equal on all shared axes.
 

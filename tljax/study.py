@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tljax import config as configs
-from tljax import experiment, report, selection, tables, verdict, wording, workdir
+from tljax import experiment, initial, report, selection, tables, verdict, wording, workdir
 from tljax.console import CONSOLE, say
 from tljax.data import sources
 from tljax.evaluation import multitask
@@ -34,7 +34,7 @@ def _study(config, directory: Path, command: str) -> dict:
     identities: dict[str, dict] = {}
     known: dict = {}  # digests of data that several runs share
     for name, one in runs.items():
-        identities[name] = workdir.identity(one, identities)
+        identities[name] = initial.identity(one, identities)
     workdir.check_study(directory, identities)
     for name, one in runs.items():
         for place, key in ((one.init, 'from'), (one.tuned, 'by')):

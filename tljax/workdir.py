@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from tljax import config as configs
-from tljax.nets import pretrained
 
 DATA = 'data.json'
 # Keys that may differ between the calls of one run: they change when things happen and where,
@@ -114,27 +113,6 @@ def held(
         except OSError:
             pass  # a file system without locks
         yield
-
-
-def identity(config, known: Mapping[str, dict] = {}) -> dict:
-    """What a directory belongs to: a config, and those of the runs that it goes by.
-
-    They are, as 'start', the run that it starts from, and, as 'tuning', the one that tells its
-    hyper-parameters.
-
-    Args:
-      config: of the run.
-      known: identities of runs by name; others are read from their directories.
-    """
-    found = {}
-    for key, run in (('start', config.init['from']), ('tuning', config.tuned.by)):
-        if pretrained.is_published(run):
-            found[key] = {'weights': run}
-        elif run in known:
-            found[key] = known[run]
-        elif run and (Path(run) / 'config.json').exists():
-            found[key] = read_json(Path(run) / 'config.json')
-    return config.to_dict() | found
 
 
 def check(directory: Path, config: Mapping) -> None:
