@@ -152,11 +152,11 @@ def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
     c.evaluate_every = c.steps // EVALUATIONS
     c.runs.source_only = {}
     for method in methods:
-        streams = {'target': unlabelled}
-        c.runs[method] = {'method': method, 'data': {'streams': streams}, **METHODS[method]}
+        changes, streams = {'method': method}, {'target': unlabelled}
         if 'init' in METHODS[method] and extra != 'full':
-            c.runs[method].steps, fewer = TRANSLATED['steps'], {'batch': TRANSLATED['batch']}
-            c.runs[method].data.streams = {'source': fewer, 'target': {**unlabelled, **fewer}}
+            changes['steps'], fewer = TRANSLATED['steps'], {'batch': TRANSLATED['batch']}
+            streams = {'source': fewer, 'target': {**unlabelled, **fewer}}
+        c.runs[method] = {**changes, 'data': {'streams': streams}, **METHODS[method]}
         if 'net' in METHODS[method]:
             c.runs[method].net = {**c.net, **METHODS[method]['net']}
     c.runs.oracle = {'data': {'streams': {'source': {**there, **train[1]}}}}

@@ -6,7 +6,7 @@ A prepared set is read from its ArrayRecord files; `launch/prepare.py` prepares 
 import contextlib
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,15 +65,27 @@ def _classes(tfds, builder, key: str) -> tuple[str, ...]:
     cache = Path(builder.data_dir) / f'.{key}.npy'  # every record has to be read for them
     if cache.is_file():
         return tuple(np.load(cache).tolist())
-    raw, found = tfds.decode.DeserializeMethod.RAW_BYTES, set()
+    found = set()
     for split, info in builder.info.splits.items():
-        records, total = builder.as_data_source(split, deserialize_method=raw), info.num_examples
-        for start in range(0, total, _CHUNK):
-            rows = list(range(start, min(start + _CHUNK, total)))
-            found |= {_text(_example(record)[key]) for record in records.__getitems__(rows)}
+        for chunk in _chunks(_records(builder, split), list(range(info.num_examples))):
+            found |= {_text(_example(record)[key]) for record in chunk}
     names = sorted(found)
     _save(cache, np.array(names))
     return tuple(names)
+
+
+def _records(builder, split: str):
+    """The examples of a split as they are stored."""
+    import tensorflow_datasets as tfds
+
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    return builder.as_data_source(split, deserialize_method=raw)
+
+
+def _chunks(records, rows: list[int]) -> Iterator[Sequence[bytes]]:
+    """Some rows, read in bulk, which is twenty times faster than one by one."""
+    for start in range(0, len(rows), _CHUNK):
+        yield records.__getitems__(rows[start : start + _CHUNK])
 
 
 def _text(feature) -> str:
@@ -178,10 +190,7 @@ def _read(
     rows: np.ndarray,
     tasks: dict[str, Task],
 ) -> Part:
-    import tensorflow_datasets as tfds
-
-    raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    records = builder.as_data_source(split, deserialize_method=raw)
+    records = _records(builder, split)
     cache = Path(builder.data_dir) / f'.{split}.{keys[1]}.npy'
     labels, kept = _labels(records, rows.tolist(), keys[1], classes, cache)
     bad = np.flatnonzero(labels < 0)
@@ -227,15 +236,13 @@ def _labels(
 ) -> tuple[np.ndarray, Sequence[bytes] | None]:
     """Labels [n] int32 without decoding an image, and the records if they are small enough to keep.
 
-    Records are read in bulk, which is twenty times faster than one by one. A large split still has
-    to be read whole, so its labels are then written beside it, for the next time.
+    A large split has to be read whole, so its labels are then written beside it, for the next time.
     """
     if cache.is_file() and len(known := np.load(cache)) == len(records):
         return known[rows], None
     numbers = {name: number for number, name in enumerate(classes)}
     labels, kept, size = [], [], 0
-    for start in range(0, len(rows), _CHUNK):
-        chunk = records.__getitems__(rows[start : start + _CHUNK])
+    for chunk in _chunks(records, rows):
         features = [_example(record)[key] for record in chunk]
         labels += [_number(feature, numbers) for feature in features]
         size += sum(map(len, chunk))
