@@ -211,10 +211,8 @@ def _targets(records, rows: np.ndarray, kept: bool, tasks: dict[str, Task]) -> d
     if not tasks:
         return {}
     columns: dict[str, list] = {task: [] for task in tasks}
-    numbers = range(len(records)) if kept else rows.tolist()
-    for start in range(0, len(numbers), _CHUNK):
-        part = numbers[start : start + _CHUNK]
-        for record in [records[i] for i in part] if kept else records.__getitems__(list(part)):
+    for chunk in [records] if kept else _chunks(records, rows.tolist()):
+        for record in chunk:
             example = _example(record)
             for name, task in tasks.items():
                 columns[name].append(_value(example[name], task))
