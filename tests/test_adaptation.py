@@ -83,20 +83,28 @@ def test_statistics_of_drcn_are_of_the_target_as_it_is():
     jax.tree.map(np.testing.assert_allclose, found['encoder'], wanted['encoder'])
 
 
-def test_the_source_alone_does_not_move_the_statistics_of_mcd():
-    prepared = prepared_for('mcd', seeds=(0,), net=NORMED)
+@pytest.mark.parametrize('together', [True, False])
+def test_the_statistics_of_mcd_are_those_of_one_network_with_two_heads(together):
+    """Apart: none of the source's, whoever moves, in either head."""
+    head = {'name': 'mlp', 'widths': (8,), 'norm': True}
+    options = {'together': together}
+    prepared = prepared_for('mcd', seeds=(0,), net=NORMED, head=head, options=options)
     params, mutable = jax.tree.map(lambda x: x[0], prepared.values)
+    params, mutable = ({**one, 'head2': one['head']} for one in (params, mutable))
     method = build_method(prepared.config, prepared.spec)
-    image = prepared.held['test'].image[:6]
-    source = {'image': image, 'label': np.arange(6) % 5}
-    batch = {'source': source, 'target': {'image': image[:4]}}
+    image = prepared.held['test'].image
+    source, target = image[:6], image[6:10]
+    label = np.arange(6) % 5
+    batch = {'source': {'image': source, 'label': label}, 'target': {'image': target}}
     hp = {'label_smoothing': 0.0, 'weight': 1.0}
-    moved = [
-        player.loss(params, mutable, batch, hp, jax.random.key(1))[1][1]
-        for player in method.phases[0].players[:3]
-    ]
-    same = [
-        jax.tree.all(jax.tree.map(np.array_equal, found['encoder'], mutable['encoder']))
-        for found in moved
-    ]
-    assert same == [True, False, False]
+    classifier = Classifier.build(prepared.config, prepared.spec)
+    joined = np.concatenate([source, target])
+    seen = (source, joined, target) if together else (None, target, target)
+    for player, images in zip(method.phases[0].players, seen, strict=False):
+        _, (_, found) = player.loss(params, mutable, batch, hp, jax.random.key(1))
+        wanted = mutable
+        if images is not None:
+            _, wanted = classifier(params, mutable, images, jax.random.key(1))
+        wanted = {**wanted, 'head2': wanted['head']}
+        close = lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6)
+        jax.tree.map(close, dict(found), wanted)

@@ -1,5 +1,7 @@
 """What the methods of unsupervised domain adaptation share: both domains through one network."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -91,7 +93,7 @@ def one_player(config, classifier: Classifier, loss: LossFn, optimizer) -> Metho
 
 
 def both(
-    classifier: Classifier,
+    classifier: Callable[..., tuple[dict[str, Array], Mutable]],
     params: Params,
     mutable: Mutable,
     batch: Batch,
@@ -101,7 +103,7 @@ def both(
     """What the classifier makes of the streams 'source' and 'target'.
 
     Args:
-      classifier: the network of both domains.
+      classifier: the network of both domains: a `Classifier`, or what is called like one.
       params: by role.
       mutable: by role.
       batch: with the streams 'source' and 'target'.

@@ -28,9 +28,8 @@ def build(config, spec: Spec, optimizer, *, inner: int = 4, together: bool = Fal
       spec: what the data are.
       optimizer: steps -> (hp -> optax transformation).
       inner: k.
-      together: one batch of both domains in B, normalised together, or one after the other; the
-        running statistics of the encoder and of the first head are then the target's alone, in A
-        too. Those of norms in the second head are of all that it sees.
+      together: one batch of both domains in B, normalised together, or one after the other; all
+        running statistics are then the target's alone, in A too.
     """
     check_streams(config)
     classifier = Classifier.build(config, spec)
@@ -41,46 +40,44 @@ def build(config, spec: Spec, optimizer, *, inner: int = 4, together: bool = Fal
         other, others = classifier.init(keys[1], spec)
         return {**params, 'head2': other['head']}, {**mutable, 'head2': others['head']}
 
-    def second(out, params, mutable, key=None):
-        """The second head's logits."""
-        return apply(classifier.head, 'head2', params, mutable, out['features'], key=key)
+    def network(params, mutable, images, key=None):
+        """Both heads' logits: the classifier's own, and 'logits2'."""
+        keys = (None, None) if key is None else jax.random.split(key)
+        out, mutable = classifier(params, mutable, images, keys[0])
+        features = out['features']
+        logits, mutable = apply(classifier.head, 'head2', params, mutable, features, key=keys[1])
+        return {**out, 'logits2': logits}, mutable
 
-    def classify(out, params, mutable, batch, hp, key):
-        """The cross entropy of both heads on what the encoder made of the source."""
-        logits, mutable = second(out, params, mutable, key)
+    def classify(source, batch, hp):
+        """The cross entropy of both heads."""
         label, smoothing = batch['source']['label'], hp['label_smoothing']
-        value = sum(cross_entropy(one, label, smoothing) for one in (out['logits'], logits))
-        return value, {'accuracy': accuracy(out['logits'] + logits, label)}, mutable
+        logits = source['logits'], source['logits2']
+        value = sum(cross_entropy(one, label, smoothing) for one in logits)
+        return value, {'accuracy': accuracy(sum(logits), label)}
+
+    def disagree(target, hp):
+        apart = classifier_discrepancy(target['logits'], target['logits2'])
+        return hp['weight'] * apart, {'discrepancy': apart}
 
     def model(params, mutable, batch, hp, key):
-        keys = jax.random.split(key)
-        out, moved = classifier(params, mutable, unit(batch['source']['image']), keys[0])
-        mutable = moved if together else mutable
-        value, found, mutable = classify(out, params, mutable, batch, hp, keys[1])
-        return value, (found, mutable)
-
-    def disagree(out, params, mutable, hp, key):
-        logits, mutable = second(out, params, mutable, key)
-        apart = classifier_discrepancy(out['logits'], logits)
-        return hp['weight'] * apart, {'discrepancy': apart}, mutable
+        source, moved = network(params, mutable, unit(batch['source']['image']), key)
+        value, found = classify(source, batch, hp)
+        return value, (found, moved if together else mutable)
 
     def heads(params, mutable, batch, hp, key):
-        keys = jax.random.split(key, 3)
-        source, target, mutable = both(classifier, params, mutable, batch, keys[0], together)
-        value, found, mutable = classify(source, params, mutable, batch, hp, keys[1])
-        apart, more, mutable = disagree(target, params, mutable, hp, keys[2])
+        source, target, mutable = both(network, params, mutable, batch, key, together)
+        value, found = classify(source, batch, hp)
+        apart, more = disagree(target, hp)
         return value - apart, (found | more, mutable)
 
     def encoder(params, mutable, batch, hp, key):
-        keys = jax.random.split(key)
-        out, mutable = classifier(params, mutable, unit(batch['target']['image']), keys[0])
-        value, found, mutable = disagree(out, params, mutable, hp, keys[1])
+        target, mutable = network(params, mutable, unit(batch['target']['image']), key)
+        value, found = disagree(target, hp)
         return value, (found, mutable)
 
     def predict(params, mutable, images):
-        out, _ = classifier(params, mutable, images)
-        logits, _ = second(out, params, mutable)
-        return {**out, 'logits': (out['logits'] + logits) / 2}
+        out, _ = network(params, mutable, images)
+        return {**out, 'logits': (out['logits'] + out.pop('logits2')) / 2}
 
     rule = optimizer(config.steps)
     a = Player('model', f'{config.trains}|head2', model, rule)
