@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests import runs
 from tljax import config as configs
-from tljax import experiment, initial, loop, partition, report, study
+from tljax import experiment, initial, loop, partition, report, study, summary
 from tljax.data import fingerprint, sources
 
 AXES = [{'seed': s, 'labels_per_class': k} for s in (0, 1) for k in (5, 20)]
@@ -58,7 +58,7 @@ def test_results_say_what_they_are_of(tiny_study):
     assert found['step'] == [20] * 4
     assert found['command'].startswith('python launch/train.py --config=')
     assert found['protocol'] == (
-        'Trained on source: sklearn:digits (train), 25 to 100 examples. Evaluated on test: '
+        'Trained on sklearn:digits (train), 25 to 100 examples. Evaluated on test: '
         'sklearn:digits (test), all 299 examples. Reported: last step.'
     )
     assert found['environment']['jax'] == jax.__version__
@@ -195,14 +195,14 @@ def test_a_stop_at_the_end_of_an_arm_ends_the_study(tmp_path, monkeypatch, steps
     c = runs.run(steps=steps, evaluate_every=0)
     c.runs = {'a': {}, 'b': {'hparams': {'rate': 0.1}}}
     c.compare.update(baseline='a', arms=('a', 'b'))
-    brief = experiment.brief
+    brief = summary.brief
 
     def stopped(scores):
         signal.raise_signal(signal.SIGTERM)
         return brief(scores)
 
     with monkeypatch.context() as patch, pytest.raises(loop.Stopped, match='at the end of a; ev'):
-        patch.setattr(experiment, 'brief', stopped)
+        patch.setattr(summary, 'brief', stopped)
         study.run(c, tmp_path)
     before = (tmp_path / 'a' / 'results.json').stat().st_mtime_ns
     assert not (tmp_path / 'b').exists()

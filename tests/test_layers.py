@@ -24,7 +24,7 @@ LAYERS = (
     ('features',),
     ('prefix',),
     ('loop', 'prepare'),
-    ('pictures',),
+    ('pictures', 'summary'),
     ('experiment', 'predict'),
     ('ranking',),
     ('study',),

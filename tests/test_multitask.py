@@ -1,23 +1,18 @@
-"""Several tasks in a run: data, method, scores and verdicts."""
+"""The method of several tasks, its scores and its balancers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
 
-from configs.multitask import get_config
 from tests import runs, toys
 from tests.test_methods import NORMED, built, fit, prepared_for
 from tljax import config as configs
-from tljax import study
-from tljax.data import labels, sources
 from tljax.evaluation import multitask
 from tljax.losses.multitask import gradnorm
 from tljax.losses.surgery import mgda
-from tljax.methods.multitask import Network, joined
 from tljax.methods.task_gradients import affinities
+from tljax.methods.task_network import TaskNetwork, joined
 from tljax.prepare import build_method, prepare
 from tljax.types import Spec, Task
 
@@ -34,113 +29,6 @@ def config(tasks=TASKS, **options):
     for stream in (c.data.streams.source, c.data.evaluate.test):
         stream.update(tasks=tasks, classes=())
     return c
-
-
-def test_digits_have_related_tasks():
-    source = sources.load(
-        runs.DIGITS, 'all', tasks=('label', 'parity', 'above_four', 'loops', 'ink')
-    )
-    digit = source.targets['label']
-    np.testing.assert_array_equal(source.targets['parity'], digit % 2)
-    np.testing.assert_array_equal(source.targets['above_four'], digit > 4)
-    assert set(digit[source.targets['loops'] == 2]) == {8}
-    ink = load_digits().images.mean((1, 2))
-    found = np.sort(source.targets['ink'][:, 0])
-    np.testing.assert_allclose(found, np.sort((ink - ink.mean()) / ink.std()), 1e-4, 1e-5)
-
-
-def test_labels_are_masked_to_a_share_and_rows_stay_together():
-    whole = sources.load(runs.DIGITS, 'train', tasks=TASKS)
-    few = sources.load(runs.DIGITS, 'train', tasks=TASKS, shares={'parity': 0.1, 'ink': 0.01})
-    known = few.targets['parity'] >= 0
-    assert known.sum() == round(0.1 * len(known))
-    np.testing.assert_array_equal(few.targets['parity'][known], whole.targets['parity'][known])
-    assert np.isfinite(few.targets['ink']).sum() == round(0.01 * len(known))
-    one = sources.load(runs.DIGITS, 'train[100:200]', tasks=TASKS, classes=(3, 8))
-    assert set(one.targets['parity'][one.targets['label'] == 0]) == {1}
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'tasks': ('label', 'partiy')}, "no task 'partiy'; did you mean 'parity'"),
-        ({'tasks': ('label', 'label')}, 'names one twice'),
-        ({'tasks': ('label',), 'shares': {'parity': 0.5}}, 'which tasks lacks'),
-        ({'tasks': ('label',), 'shares': {'label': 0.0}}, r'is 0.0; expected a number in \(0, 1\]'),
-    ],
-)
-def test_bad_tasks_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        sources.load(runs.DIGITS, 'train', **options)
-
-
-def test_class_names_of_two_parts_are_two_tasks(tmp_path):
-    names = ['Apple___healthy', 'Apple___scab', 'Grape___healthy', 'Grape___rot']
-    for i, name in enumerate(names):
-        (tmp_path / name).mkdir()
-        for k in range(5):
-            image = Image.fromarray(np.full((8, 8, 3), 50 * i + k, np.uint8))
-            image.save(tmp_path / name / f'{k}.png')
-    source = sources.load(f'folder:{tmp_path}', 'all', tasks=('host', 'disease'))
-    assert source.tasks['host'].classes == ('Apple', 'Grape')
-    assert source.tasks['disease'].classes == ('healthy', 'rot', 'scab')
-    for row, key in enumerate(source.keys):
-        host, disease = (
-            task.classes[source.targets[name][row]] for name, task in source.tasks.items()
-        )
-        assert f'{host}___{disease}' in key
-
-
-def test_table_beside_a_folder(tmp_path):
-    lines = ['image,host,tags,weight']
-    for i in range(10):
-        Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(tmp_path / f'{i}.png')
-        tags, weight = ('red|round', 'red', '')[i % 3], '' if i == 4 else f'{i}.5'
-        lines.append(f'{i}.png,{"oak" if i % 2 else "elm"},{tags},{weight}')
-    (tmp_path / 'labels.csv').write_text('\n'.join(lines))
-    source = sources.load(f'folder:{tmp_path}', 'all', tasks=('host', 'tags', 'weight'))
-    assert [task.kind for task in source.tasks.values()] == [
-        'classification',
-        'multilabel',
-        'regression',
-    ]
-    for row in range(10):
-        i = int(source.fetch(row)[0, 0, 0])
-        assert source.tasks['host'].classes[source.targets['host'][row]] == ('elm', 'oak')[i % 2]
-        assert source.targets['tags'][row].tolist() == ([1, 1], [1, 0], [-1, -1])[i % 3]
-        weight = source.targets['weight'][row, 0]
-        assert np.isnan(weight) if i == 4 else weight == i + 0.5
-    (tmp_path / 'labels.csv').write_text('image,host\n0.png,elm\nx.png,oak')
-    with pytest.raises(ValueError, match=r'row 3 names .*x\.png, which is not there'):
-        sources.load(f'folder:{tmp_path}')
-    (tmp_path / 'labels.csv').write_text('file,host\n0.png,elm')
-    with pytest.raises(ValueError, match="expected 'image' and one or more tasks"):
-        sources.load(f'folder:{tmp_path}')
-
-
-def test_further_arrays_of_npz_are_tasks(tmp_path):
-    random = np.random.RandomState(0)
-    arrays = {}
-    for split, count in (('train', 12), ('test', 6)):
-        arrays |= {
-            f'{split}_image': random.randint(0, 256, (count, 8, 8)).astype(np.uint8),
-            f'{split}_label': np.arange(count) % 3,
-            f'{split}_label_tags': random.randint(-1, 2, (count, 2)),
-            f'{split}_label_size': random.randn(count),
-        }
-    np.savez(tmp_path / 'a.npz', **arrays)
-    source = sources.load(f'npz:{tmp_path / "a.npz"}', 'test', tasks=('label', 'tags', 'size'))
-    assert {name: task.kind for name, task in source.tasks.items()} == {
-        'label': 'classification',
-        'tags': 'multilabel',
-        'size': 'regression',
-    }
-    np.testing.assert_array_equal(source.targets['tags'], arrays['test_label_tags'])
-    np.testing.assert_allclose(source.targets['size'][:, 0], arrays['test_label_size'], 1e-6)
-    arrays['train_label_tags'] = arrays['train_label_tags'] + 2
-    np.savez(tmp_path / 'a.npz', **arrays)
-    with pytest.raises(ValueError, match='expected -1 for an absent one, else 0 or 1'):
-        sources.load(f'npz:{tmp_path / "a.npz"}')
 
 
 def test_scores_are_those_of_the_examples_that_have_the_label():
@@ -200,7 +88,7 @@ def problem(**options):
     tasks = {'a': Task('classification', ('x', 'y')), 'b': Task('regression', ('v',))}
     spec = Spec((8, 8, 1), ('x', 'y'), tasks=tasks)
     method = built_for(tasks, **options)
-    network = Network.build(configs.checked(config()), spec)
+    network = TaskNetwork.build(configs.checked(config()), spec)
     values = method.init(jax.random.key(0), spec)
     image = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1))
     label = {'a': jnp.array([0, 1, 1, -1, 0]), 'b': jnp.linspace(-1, 1, 5)[:, None]}
@@ -295,16 +183,6 @@ def test_norms_of_gradients_move_nothing_but_the_weights():
     np.testing.assert_allclose(after['balance']['first'], now, 1e-5)
 
 
-def test_decoded_batches_are_those_of_memory(tmp_path):
-    found = []
-    for limit in (0, 1024):
-        c = config(balancer='dwa')
-        c.data.resident_mb, c.steps, c.evaluate_every = limit, 3, 0
-        found.append(study.run(c, tmp_path / str(limit))['scores']['test'])
-    np.testing.assert_allclose(found[0]['ink_rmse'], found[1]['ink_rmse'], 1e-4)
-    np.testing.assert_allclose(found[0]['loss'], found[1]['loss'], 1e-4)
-
-
 def test_affinities_are_those_by_hand():
     stretch, centres = np.array([[1.0, 2.0], [3.0, 1.0]]), np.array([[0.0, 1.0], [2.0, 0.0]])
     value = lambda x: (stretch * (x - centres) ** 2).sum(axis=1)
@@ -315,15 +193,6 @@ def test_affinities_are_those_by_hand():
     np.testing.assert_allclose(found['cosine'], [[1, cosine], [cosine, 1]], 1e-5)
     wanted = [1 - value(x - 0.1 * step) / value(x) for step in g]
     np.testing.assert_allclose(found['lookahead'], wanted, 1e-4)
-
-
-def test_affinities_are_told_and_drawn(tmp_path):
-    c = config(('label', 'parity'), affinity=True)
-    found = study.run(c, tmp_path)
-    cosine = np.array(found['outcome']['cosine'])
-    assert cosine.shape == (1, 2, 2)
-    np.testing.assert_allclose(cosine[0].diagonal(), 1, 1e-3)
-    assert 'Task affinity, cosine' in (tmp_path / 'report.html').read_text()
 
 
 def built_for(tasks, **options):
@@ -352,8 +221,11 @@ def test_balancers_train_in_a_run(balancer, tmp_path):
         ({'balancer': 'mdga'}, "unknown balancer 'mdga'.*did you mean 'mgda'"),
         ({'at': 'heads'}, "unknown options.at 'heads'"),
         ({'branch': 'stage9'}, "unknown endpoint .*'stage9'"),
-        ({'balancer': 'cagrad', 'balance': {'cc': 0.5}}, "has 'cc', but balancer 'cagrad' takes c"),
-        ({'balancer': 'dwa', 'balance': {'c': 0.5}}, 'takes temperature, window'),
+        (
+            {'balancer': 'cagrad', 'balance': {'cc': 0.5}},
+            "of cagrad in options.balance 'cc': there are c",
+        ),
+        ({'balancer': 'dwa', 'balance': {'c': 0.5}}, "of dwa .*'c': there are temperature, window"),
         ({'balancer': 'dwa', 'at': 'features'}, "which balancer 'dwa' does not look at"),
     ],
 )
@@ -372,78 +244,3 @@ def test_tasks_of_one_name_have_to_be_alike():
     c.data.evaluate.test.update(classes=(0, 1, 2))
     with pytest.raises(ValueError, match="task 'label' is Task"):
         prepare(configs.checked(c))
-
-
-def test_study_judges_every_task_by_its_twin(tmp_path):
-    c = config(('label', 'ink'), balancer='equal')
-    c.members.seed = (0, 1)
-    c.runs.single = {
-        'data': {
-            'streams': {'source': {'tasks': ('ink',)}},
-            'evaluate': {'test': {'tasks': ('ink',)}},
-        }
-    }
-    few = {'data': {'streams': {'source': {'shares': {'ink': 0.5}}}}}
-    c.runs.both, c.runs.few = {}, few
-    c.runs.single_few = {
-        'data': {
-            'streams': {'source': {'tasks': ('ink',), 'shares': {'ink': 0.5}}},
-            'evaluate': {'test': {'tasks': ('ink',)}},
-        }
-    }
-    twins = {'ink': 'single', 'few': {'ink': 'single_few'}}
-    c.compare.update(baseline='both', arms=('both', 'few'), twins=twins)
-    found = study.run(c, tmp_path)['tasks']
-    rows = found['verdicts']['ink']['rows']
-    assert found['verdicts']['ink']['lower']
-    assert [row['arm'] for row in rows] == ['single', 'both', 'few']
-    for arm, twin, row in (('both', 'single', rows[1]), ('few', 'single_few', rows[2])):
-        ours, alone = (
-            np.array(runs.results(tmp_path / one)['scores']['test']['ink_rmse'])
-            for one in (arm, twin)
-        )
-        np.testing.assert_allclose(row['delta_mean'], (ours - alone).mean(), 1e-5, 1e-8)
-        np.testing.assert_allclose(found['relative_change'][arm], (alone - ours) / alone, 1e-5)
-    assert labels.OWN in runs.results(tmp_path / 'both')['tasks']
-    assert 'against learning it alone' in (tmp_path / 'report.html').read_text()
-
-
-@pytest.fixture
-def weighed(tmp_path):
-    """A folder whose table tells two numbers of every image."""
-    lines = ['image,age,weight']
-    for i in range(20):
-        Image.fromarray(np.full((8, 8, 3), 9 * i, np.uint8)).save(tmp_path / f'{i}.png')
-        lines.append(f'{i}.png,{i}.5,{20 - i}.25')
-    (tmp_path / 'labels.csv').write_text('\n'.join(lines))
-    return tmp_path
-
-
-def test_a_study_of_regressions_is_compared_by_what_it_has(weighed, tmp_path, capsys):
-    c = get_config(f'folder:{weighed},equal,tasks=age+weight')
-    c.net = runs.run().net
-    c.steps, c.members.seed, c.data.streams.source.batch = 2, (0, 1), 4
-    c.runs.slow = {'hparams': {'rate': 1e-6}}
-    c.compare.arms = ('equal', 'slow')
-    c.compare.also = ('test:age_rmse',)
-    found = study.run(c, tmp_path / 'run')
-    assert (found['metric'], found['lower_is_better']) == ('loss', True)
-    rows = {row['arm']: row['mean'] for row in found['comparison']}
-    for arm, mean in rows.items():
-        loss = runs.results(tmp_path / 'run' / arm)['scores']['test']['loss']
-        assert mean == pytest.approx(np.mean(loss))
-    shown = capsys.readouterr().out
-    assert "arms are compared by 'loss'" in shown
-    assert 'equal: step 2 of 2  test loss ' in shown
-    c.compare.metric = 'age_rmse'  # nothing is trained anew
-    again = study.run(c, tmp_path / 'run')
-    assert again['lower_is_better']
-    assert again['comparison'] == again['also']['test age_rmse'] == found['also']['test age_rmse']
-
-
-def test_a_metric_that_no_task_has_is_refused_before_training(weighed, tmp_path, monkeypatch):
-    c = get_config(f'folder:{weighed},equal,tasks=age+weight')
-    monkeypatch.setattr(study.experiment, 'run', None)
-    c.compare.metric = 'height_rmse'
-    with pytest.raises(ValueError, match=r"no 'height_rmse' on 'test'.*or 'age_rmse'"):
-        study.run(c, tmp_path / 'run')

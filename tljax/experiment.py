@@ -1,8 +1,6 @@
 """The composition root: a config becomes streams, a method, a fit, scores and files."""
 
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
@@ -12,7 +10,17 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tljax import collapse, initial, loop, pictures, selection, sharding, train, trunk, workdir
+from tljax import (
+    initial,
+    loop,
+    pictures,
+    selection,
+    sharding,
+    summary,
+    train,
+    trunk,
+    workdir,
+)
 from tljax.board import Board
 from tljax.checkpoints import Checkpoints
 from tljax.console import Show, say
@@ -21,7 +29,6 @@ from tljax.data import streams as data
 from tljax.evaluation import classification, multitask, unseen, zero_shot
 from tljax.inputs import held_out_streams, training_streams
 from tljax.prepare import Prepared, members_of, prepare
-from tljax.types import Method
 from tljax.workdir import MetricsFile, read_json, write_json
 
 
@@ -83,14 +90,6 @@ def _scores(prepared: Prepared, stream: data.Stream, judged: Mapping) -> dict:
     return classification.scores(judged, len(prepared.spec.classes))
 
 
-def brief(scores: Mapping) -> dict:
-    """What of the scores goes into a line of metrics: all but the confusion matrices."""
-    return {
-        stream: {k: v for k, v in found.items() if k not in ('confusion', 'count')}
-        for stream, found in scores.items()
-    }
-
-
 def run(config, directory: Path, command: str = '', known: dict | None = None) -> dict:
     """Trains one run in its directory, or goes on with it; returns its results.
 
@@ -116,9 +115,8 @@ def run(config, directory: Path, command: str = '', known: dict | None = None) -
     with workdir.held(directory) if jax.process_index() == 0 else nullcontext():
         workdir.check(directory, whole)  # again, now that nobody else writes
         prepared = prepare(config)
-        digests = fingerprint.digests(config, _whole(prepared), prepared.held)
-        workdir.check_data(directory, config, digests)
-        workdir.claim(directory, whole, digests)
+        workdir.check_data(directory, config, prepared.digests)
+        workdir.claim(directory, whole, prepared.digests)
         if prepared.trunk:
             trunk.write(directory, prepared.trunk)
         with loop.terminated() as stopping:
@@ -138,7 +136,7 @@ def _completed(
     fitted, scores = _fit(prepared, directory, stopping)
     pictures.leave(prepared, (fitted.params, fitted.mutable), directory)
     lines = workdir.read_lines(directory / 'metrics.jsonl')
-    results = describe(prepared, fitted, scores, lines, command) | {
+    results = summary.describe(prepared, fitted, scores, lines, command) | {
         'seconds': {
             'setup': round(setup, 2),
             'train': round(fitted.seconds, 2),
@@ -173,14 +171,6 @@ def _finished(config, directory: Path, known: dict) -> dict:
     return read_json(directory / 'results.json')
 
 
-def _whole(prepared: Prepared) -> Mapping[str, data.Stream]:
-    """The training streams with all rows, of which a cached prefix keeps only what is drawn."""
-    rows = {name: len(stream.source.labels) for name, stream in prepared.streams.items()}
-    if rows == prepared.spec.rows:
-        return prepared.streams
-    return training_streams(prepared.config, prepared.members)
-
-
 def _fit(prepared: Prepared, directory: Path, stopping: Callable[[], bool]):
     """Fits and evaluates."""
     config, members, latest = prepared.config, prepared.members.table, {}
@@ -197,7 +187,7 @@ def _fit(prepared: Prepared, directory: Path, stopping: Callable[[], bool]):
         latest.clear()
         latest.update(found)
         values = selection.scores(selectors, judged, found, len(members))
-        return brief(found) | {'selection': values}
+        return summary.brief(found) | {'selection': values}
 
     with ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(directory / 'checkpoints')))
@@ -231,85 +221,3 @@ def _fit(prepared: Prepared, directory: Path, stopping: Callable[[], bool]):
     if select or not latest:  # the selected state is not the last one evaluated
         latest, _ = evaluate(fitted.params, fitted.mutable, prepared.method.phases[-1])
     return fitted, latest
-
-
-def describe(
-    prepared: Prepared, fitted: loop.Fitted, scores: Mapping, lines: Sequence[Mapping], command: str
-) -> dict:
-    """results.json: final numbers, with everything needed to say what they are of."""
-    config, members, tasks = prepared.config, prepared.members.table, prepared.spec.tasks
-    like = prepared.spec.embeddings
-    return {
-        'name': config.name,
-        'description': config.description,
-        'method': config.method,
-        'sets': sets(prepared),
-        'protocol': protocol(prepared),
-        'command': command,
-        'members': list(members),
-        'image': list(prepared.spec.image),
-        'classes': list(prepared.spec.classes),
-        **({'tasks': {n: t._asdict() for n, t in tasks.items()}} if tasks else {}),
-        **({'embeddings': like.columns} if like else {}),
-        'selection': config.selection,
-        'step': np.asarray(fitted.step).tolist(),
-        'scores': scores,
-        'selections': selection.chosen(lines, len(members)),
-        'warnings': collapse.warnings(lines, members),
-        **outcome(prepared.method, fitted),
-        'parameters': prepared.table,
-        'environment': {
-            'jax': jax.__version__,
-            'python': platform.python_version(),
-            'device': jax.devices()[0].device_kind,
-            'devices': prepared.options.mesh.size,
-            'cores': _cores(),
-        },
-    }
-
-
-def _cores() -> int:
-    """Those this process may run on; not every system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-
-
-def outcome(method: Method, fitted: loop.Fitted) -> dict[str, dict]:
-    """As 'outcome' what the method tells besides its scores: by name, a list over members."""
-    if method.outcome is None:
-        return {}
-    found = jax.vmap(method.outcome)(fitted.params, fitted.mutable)
-    return {'outcome': jax.tree.map(lambda x: np.asarray(x).tolist(), dict(found))}
-
-
-def sets(prepared: Prepared) -> str:
-    """'full' where whole splits are trained and tested on, else 'sampled'."""
-    data = prepared.config.data
-    parts = [*data.streams.values(), *(one for n, one in data.evaluate.items() if n == 'test')]
-    cut = any('[' in part.split or part.sample for part in parts)
-    few = any((s.count < len(s.source.labels)).any() for s in prepared.streams.values())
-    return 'sampled' if cut or few else 'full'
-
-
-def protocol(prepared: Prepared) -> str:
-    """One sentence: trained on what, tested on what, selected how."""
-    trained = ', '.join(
-        f'{name}: {s.source.name}, {_span(s.count)} examples'
-        for name, s in prepared.streams.items()
-    )
-    held = ', '.join(_held(name, stream) for name, stream in prepared.held.items())
-    select = prepared.config.selection
-    words = 'last step' if select == selection.LAST else selection.SELECTORS[select].words
-    return f'Trained on {trained}. Evaluated on {held}. Reported: {words}.'
-
-
-def _held(name: str, stream: data.Stream) -> str:
-    amount = f'all {len(stream.source.labels)} examples'
-    if stream.protocol:
-        amount = f'{unseen.words(stream.protocol)} of {len(stream.source.labels)} examples'
-    labels = '' if stream.labelled else ' without labels'
-    return f'{name}: {stream.source.name}, {amount}{labels}'
-
-
-def _span(count: np.ndarray) -> str:
-    low, high = int(count.min()), int(count.max())
-    return str(low) if low == high else f'{low} to {high}'

@@ -1,6 +1,5 @@
 """From a config to a run that is ready to fit: members, streams, method, initial values."""
 
-import inspect
 import itertools
 from collections.abc import Mapping
 from functools import partial, reduce
@@ -25,7 +24,7 @@ from tljax import (
     trunk,
     tuning,
 )
-from tljax.data import sources
+from tljax.data import fingerprint, sources
 from tljax.data import streams as data
 from tljax.evaluation import zero_shot
 from tljax.inputs import (
@@ -40,7 +39,7 @@ from tljax.nets import pretrained
 from tljax.program import Options
 from tljax.train import Members
 from tljax.trunk import Trunk
-from tljax.types import Method, PyTree, Spec, unknown
+from tljax.types import Method, PyTree, Spec, check_keywords, unknown
 
 
 class Prepared(NamedTuple):
@@ -56,6 +55,7 @@ class Prepared(NamedTuple):
     table: list[dict]  # of the parameters
     options: Options
     trunk: Trunk | None = None  # of cached activations: what `values` leave out
+    digests: Mapping[str, Mapping[str, str]] = {}  # of all data, drawn from or not
 
 
 def prepare(config) -> Prepared:
@@ -65,7 +65,9 @@ def prepare(config) -> Prepared:
     members = members_of(config)
     streams, held = training_streams(config, members), held_out_streams(config, members)
     ready = assembled(config, members, streams, held)
-    return cached(ready) if config.cache_prefix else resident(ready)
+    ready = cached(ready) if config.cache_prefix else resident(ready)
+    # Of the streams as they were read: a cached prefix keeps only the rows that are drawn.
+    return ready._replace(digests=fingerprint.digests(config, streams, held))
 
 
 def assembled(
@@ -236,10 +238,7 @@ def options_of(config) -> Options:
 def build_method(config, spec: Spec) -> Method:
     """The config's method for these data."""
     build, options = methods.METHODS[config.method], config.options.to_dict()
-    _, _, _, *known = inspect.signature(build).parameters
-    for name in options:
-        if name not in known:
-            raise unknown(f'option of method {config.method!r}', name, known)
+    check_keywords(build, options, f'option of method {config.method!r}')
     return build(config, spec, partial(optimizers.build, config.optimizer), **options)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tljax import config as configs
-from tljax import experiment, initial, report, selection, tables, verdict, wording, workdir
+from tljax import experiment, initial, report, selection, summary, tables, verdict, wording, workdir
 from tljax.console import CONSOLE, say
 from tljax.data import sources
 from tljax.evaluation import multitask
@@ -19,7 +19,7 @@ def run(config, directory: Path, command: str = '') -> dict:
     directory, config = Path(directory).absolute(), configs.checked(config)
     if not config.runs:
         results = experiment.run(config, directory, command)
-        say(f'{config.name}: {_summary(results)}')
+        say(f'{config.name}: {_headline(results)}')
     else:
         results = _study(config, directory, command)
     say(f'report: {report.write(directory)}')
@@ -42,7 +42,7 @@ def _study(config, directory: Path, command: str) -> dict:
                 place[key] = str(directory / place[key])
         arms[name] = experiment.run(one, directory / name, command, known)
         workdir.claim(directory, config.to_dict())
-        say(f'{name}: {_summary(arms[name])}')
+        say(f'{name}: {_headline(arms[name])}')
     results = _compared(config, arms, command)
     workdir.write_json(directory / 'results.json', results)
     lower, metric = results['lower_is_better'], compare.metric
@@ -154,7 +154,7 @@ def _check(compare, runs: Mapping[str, Any], directory: Path) -> None:
 def _scores_of(run, directory: Path) -> dict[str, Iterable[str]]:
     """The names of a run's scores by labelled stream: those that it has, or is going to have."""
     if (directory / 'results.json').exists():
-        return experiment.brief(workdir.read_json(directory / 'results.json')['scores'])
+        return summary.brief(workdir.read_json(directory / 'results.json')['scores'])
     found: dict[str, Iterable[str]] = {}
     for stream, held in run.data.evaluate.items():
         if not held.labelled:
@@ -200,7 +200,7 @@ def _in_order(config) -> dict[str, Any]:
     return order
 
 
-def _summary(results: dict) -> str:
+def _headline(results: dict) -> str:
     parts = []
     for stream, scores in results['scores'].items():
         for metric in multitask.summary(scores):

@@ -6,6 +6,7 @@ phases and a way to predict. `tljax.train` is the one loop that plays the game.
 """
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -150,3 +151,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
     close = difflib.get_close_matches(str(name), known, n=1)
     hint = f'; did you mean {close[0]!r}?' if close else ''
     return ValueError(f'unknown {kind} {name!r}: there are {", ".join(known) or "none"}{hint}')
+
+
+def check_keywords(function: Callable, given: Iterable[str], kind: str) -> None:
+    """Raises ValueError for a keyword that is none of the function's parameters with a default."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [one.name for one in parameters if one.default is not one.empty]
+    for name in given:
+        if name not in known:
+            raise unknown(kind, name, known)

@@ -5,20 +5,16 @@ loss. What makes one step of several losses is a row of `losses.multitask.BALANC
 or of `losses.surgery.SOLVERS`, weights of the tasks' gradients.
 """
 
-import inspect
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from tljax import nets
-from tljax.data.streams import unit
-from tljax.losses.multitask import BALANCERS, LOSSES, Balancer, equal
+from tljax.losses.multitask import BALANCERS, Balancer, equal
 from tljax.losses.surgery import SOLVERS, Solver, inner_products
-from tljax.methods.networks import check_readout, encoder
 from tljax.methods.task_gradients import (
     AFFINITIES,
     affinities,
@@ -26,24 +22,10 @@ from tljax.methods.task_gradients import (
     of_each,
     surgery,
 )
-from tljax.nets.apply import apply, variables
-from tljax.nets.multitask import TaskHeads
-from tljax.types import (
-    Array,
-    Batch,
-    Key,
-    Method,
-    Mutable,
-    Params,
-    Phase,
-    Player,
-    PyTree,
-    Spec,
-    Task,
-    unknown,
-)
+from tljax.methods.task_network import SHARED, TaskNetwork, joined
+from tljax.nets.apply import apply
+from tljax.types import Method, Phase, Player, Spec, check_keywords, unknown
 
-SHARED = 'encoder'  # the role of what all tasks share; 'head' is the tasks' own
 BALANCE = 'balance'  # the role of what a balancer learns and remembers
 AFFINITY = 'affinity'  # sums over steps of how tasks bear on each other
 
@@ -88,7 +70,7 @@ def build(
         _check_soft(sharing, spec, branch, at)
     elif sharing_options:
         raise ValueError(f'options.sharing_options={sharing_options}: hard sharing has no options')
-    network = Network.build(config, spec, branch, sharing, sharing_options or {})
+    network = TaskNetwork.build(config, spec, branch, sharing, sharing_options or {})
     solver, weighed = _rule(balancer, at, dict(balance or {}))
     own, memory = weighed.init(len(spec.tasks))
 
@@ -134,13 +116,7 @@ def _rule(balancer: str, at: str, balance: dict) -> tuple[Solver | None, Balance
             f"options.at='features' is for gradients, which balancer {balancer!r} does not look "
             f'at; use one of {", ".join(SOLVERS)}, or leave it out'
         )
-    known = inspect.signature(rows[balancer]).parameters.values()
-    names = [one.name for one in known if one.default is not one.empty]
-    if wrong := sorted(set(balance) - set(names)):
-        raise ValueError(
-            f'options.balance has {wrong[0]!r}, but balancer {balancer!r} takes '
-            f'{", ".join(names) or "nothing"}'
-        )
+    check_keywords(rows[balancer], balance, f'option of {balancer} in options.balance')
     if solver:
         return partial(solver, **balance), equal()
     return None, rows[balancer](**balance)
@@ -160,98 +136,7 @@ def _check_soft(sharing: str, spec: Spec, branch: str, at: str) -> None:
             raise ValueError(f'options.sharing={sharing!r} does not go with {what}: {why}')
 
 
-class Network(NamedTuple):
-    """The shared encoder up to `branch`, and the heads of the tasks."""
-
-    encoder: nn.Module
-    heads: TaskHeads
-    tasks: Mapping[str, Task]
-    since: str | None
-    branch: str
-
-    @classmethod
-    def build(
-        cls,
-        config,
-        spec: Spec,
-        branch: str = '',
-        sharing: str = 'hard',
-        options: Mapping[str, Any] | None = None,
-    ) -> 'Network':
-        if not spec.tasks:
-            raise ValueError(
-                "method 'multitask' needs several label columns: name them as tasks= of the "
-                "streams, such as data.streams.source.tasks=('label', 'parity')"
-            )
-        net, branch = encoder(config), branch or config.endpoint
-        check_readout(net, (config.endpoint, branch), config.pool)
-        if net.endpoints.index(branch) > net.endpoints.index(config.endpoint):
-            raise ValueError(f'options.branch: {branch!r} comes after {config.endpoint!r}')
-        head = dict(config.head)
-        name = head.pop('name', '')
-        own = {
-            t: nets.build_head(name, len(task.classes), **head) for t, task in spec.tasks.items()
-        }
-        parts = None if branch == config.endpoint else net
-        heads = TaskHeads(own, parts, branch, config.endpoint, config.pool)
-        if sharing != 'hard':
-            net = nets.build_sharing(sharing, net, tuple(spec.tasks), **options)
-        return cls(net, heads, dict(spec.tasks), spec.since, branch)
-
-    def init(self, key: Key, spec: Spec) -> tuple[dict, dict]:
-        keys = jax.random.split(key)
-        images = jnp.zeros((2, *spec.image), jnp.float32)
-        made = {SHARED: variables(self.encoder, keys[0], images, until=self.branch)}
-        own = {'params': made[SHARED][0], **made[SHARED][1]}
-        shared = self.encoder.apply(own, images, until=self.branch)
-        made['head'] = variables(self.heads, keys[1], shared)
-        return tuple({role: both[i] for role, both in made.items()} for i in (0, 1))
-
-    def shared(
-        self, params: Params, mutable: Mutable, inputs: Array, key: Key | None = None
-    ) -> tuple[PyTree, Mutable]:
-        """What all heads read, [N, ...]; softly shared, {task: what its head reads}."""
-        cut = {'until': self.branch}
-        if self.since is None:
-            inputs = self.encoder.input.normalise(inputs)
-        else:
-            cut |= {'since': self.since}
-        return apply(self.encoder, SHARED, params, mutable, inputs, key=key, **cut)
-
-    def predict(self, params: Params, mutable: Mutable, inputs: Array) -> dict:
-        """'tasks' {task: [N, C]}, 'logits' of the first task and 'features' [N, D]."""
-        shared, _ = self.shared(params, mutable, inputs)
-        (outputs, features), _ = apply(self.heads, 'head', params, mutable, shared)
-        return {'tasks': outputs, 'logits': outputs[next(iter(outputs))], 'features': features}
-
-    def losses(self, outputs: Mapping[str, Array], label: Mapping[str, Array]) -> Array:
-        """[T], in the order of the tasks."""
-        kinds = {name: LOSSES[task.kind] for name, task in self.tasks.items()}
-        return jnp.stack([loss(outputs[name], label[name]) for name, loss in kinds.items()])
-
-
-def joined(batch: Batch, tasks: Mapping[str, Task]) -> tuple[Array, dict[str, Array]]:
-    """Images and labels of all labelled streams; a task that a stream lacks is absent there.
-
-    So each task may have a stream of its own.
-    """
-    streams = [one for _, one in sorted(batch.items()) if 'label' in one]
-
-    def column(stream: Mapping, name: str) -> Array:
-        if name in stream['label']:
-            return stream['label'][name]
-        count, task = len(stream['image']), tasks[name]
-        if task.kind == 'classification':
-            return jnp.full(count, -1, jnp.int32)
-        shape = (count, len(task.classes))
-        return jnp.full(shape, -1) if task.kind == 'multilabel' else jnp.full(shape, jnp.nan)
-
-    # As uint8 and float images do not mix: a stream may be augmented and another one not.
-    images = jnp.concatenate([unit(one['image']) for one in streams])
-    return images, {n: jnp.concatenate([column(one, n) for one in streams]) for n in tasks}
-
-
-def _loss(network: Network, balancer: Balancer, at_features: Solver | None, several: bool):
+def _loss(network: TaskNetwork, balancer: Balancer, at_features: Solver | None, several: bool):
     """The balanced loss of the batch; the losses themselves, [T], if `several`."""
 
     def learn(params, mutable, batch, hp, key):
@@ -310,7 +195,7 @@ def _mean_affinities(params, mutable):
     return {name: total / steps for name, total in sums.items()}
 
 
-def _follow(network: Network, balancer: Balancer):
+def _follow(network: TaskNetwork, balancer: Balancer):
     """What a balancer learns from the losses of the same batch after the step.
 
     As the step computed them: with the batch's own statistics and with dropout.

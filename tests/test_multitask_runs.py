@@ -1,0 +1,105 @@
+"""Several tasks in runs and studies: data in memory or not, twins, verdicts."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.multitask import get_config
+from tests import runs
+from tests.test_multitask import config
+from tljax import study
+from tljax.data import labels
+
+
+def test_decoded_batches_are_those_of_memory(tmp_path):
+    found = []
+    for limit in (0, 1024):
+        c = config(balancer='dwa')
+        c.data.resident_mb, c.steps, c.evaluate_every = limit, 3, 0
+        found.append(study.run(c, tmp_path / str(limit))['scores']['test'])
+    np.testing.assert_allclose(found[0]['ink_rmse'], found[1]['ink_rmse'], 1e-4)
+    np.testing.assert_allclose(found[0]['loss'], found[1]['loss'], 1e-4)
+
+
+def test_affinities_are_told_and_drawn(tmp_path):
+    c = config(('label', 'parity'), affinity=True)
+    found = study.run(c, tmp_path)
+    cosine = np.array(found['outcome']['cosine'])
+    assert cosine.shape == (1, 2, 2)
+    np.testing.assert_allclose(cosine[0].diagonal(), 1, 1e-3)
+    assert 'Task affinity, cosine' in (tmp_path / 'report.html').read_text()
+
+
+def test_study_judges_every_task_by_its_twin(tmp_path):
+    c = config(('label', 'ink'), balancer='equal')
+    c.members.seed = (0, 1)
+    c.runs.single = {
+        'data': {
+            'streams': {'source': {'tasks': ('ink',)}},
+            'evaluate': {'test': {'tasks': ('ink',)}},
+        }
+    }
+    few = {'data': {'streams': {'source': {'shares': {'ink': 0.5}}}}}
+    c.runs.both, c.runs.few = {}, few
+    c.runs.single_few = {
+        'data': {
+            'streams': {'source': {'tasks': ('ink',), 'shares': {'ink': 0.5}}},
+            'evaluate': {'test': {'tasks': ('ink',)}},
+        }
+    }
+    twins = {'ink': 'single', 'few': {'ink': 'single_few'}}
+    c.compare.update(baseline='both', arms=('both', 'few'), twins=twins)
+    found = study.run(c, tmp_path)['tasks']
+    rows = found['verdicts']['ink']['rows']
+    assert found['verdicts']['ink']['lower']
+    assert [row['arm'] for row in rows] == ['single', 'both', 'few']
+    for arm, twin, row in (('both', 'single', rows[1]), ('few', 'single_few', rows[2])):
+        ours, alone = (
+            np.array(runs.results(tmp_path / one)['scores']['test']['ink_rmse'])
+            for one in (arm, twin)
+        )
+        np.testing.assert_allclose(row['delta_mean'], (ours - alone).mean(), 1e-5, 1e-8)
+        np.testing.assert_allclose(found['relative_change'][arm], (alone - ours) / alone, 1e-5)
+    assert labels.OWN in runs.results(tmp_path / 'both')['tasks']
+    assert 'against learning it alone' in (tmp_path / 'report.html').read_text()
+
+
+@pytest.fixture
+def weighed(tmp_path):
+    """A folder whose table tells two numbers of every image."""
+    lines = ['image,age,weight']
+    for i in range(20):
+        Image.fromarray(np.full((8, 8, 3), 9 * i, np.uint8)).save(tmp_path / f'{i}.png')
+        lines.append(f'{i}.png,{i}.5,{20 - i}.25')
+    (tmp_path / 'labels.csv').write_text('\n'.join(lines))
+    return tmp_path
+
+
+def test_a_study_of_regressions_is_compared_by_what_it_has(weighed, tmp_path, capsys):
+    c = get_config(f'folder:{weighed},equal,tasks=age+weight')
+    c.net = runs.run().net
+    c.steps, c.members.seed, c.data.streams.source.batch = 2, (0, 1), 4
+    c.runs.slow = {'hparams': {'rate': 1e-6}}
+    c.compare.arms = ('equal', 'slow')
+    c.compare.also = ('test:age_rmse',)
+    found = study.run(c, tmp_path / 'run')
+    assert (found['metric'], found['lower_is_better']) == ('loss', True)
+    rows = {row['arm']: row['mean'] for row in found['comparison']}
+    for arm, mean in rows.items():
+        loss = runs.results(tmp_path / 'run' / arm)['scores']['test']['loss']
+        assert mean == pytest.approx(np.mean(loss))
+    shown = capsys.readouterr().out
+    assert "arms are compared by 'loss'" in shown
+    assert 'equal: step 2 of 2  test loss ' in shown
+    c.compare.metric = 'age_rmse'  # nothing is trained anew
+    again = study.run(c, tmp_path / 'run')
+    assert again['lower_is_better']
+    assert again['comparison'] == again['also']['test age_rmse'] == found['also']['test age_rmse']
+
+
+def test_a_metric_that_no_task_has_is_refused_before_training(weighed, tmp_path, monkeypatch):
+    c = get_config(f'folder:{weighed},equal,tasks=age+weight')
+    monkeypatch.setattr(study.experiment, 'run', None)
+    c.compare.metric = 'height_rmse'
+    with pytest.raises(ValueError, match=r"no 'height_rmse' on 'test'.*or 'age_rmse'"):
+        study.run(c, tmp_path / 'run')
