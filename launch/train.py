@@ -45,13 +45,14 @@ def train(config, directory: Path, command: str) -> int:
     # Imported late, so that --help and a bad flag answer at once.
     import jax
 
-    from tljax import loop, sharding, study
+    from tljax import console, hosts, loop, study
 
     logging.set_verbosity(logging.ERROR)
     cache = os.environ.get('JAX_COMPILATION_CACHE_DIR', str(Path.home() / '.cache/tljax/xla'))
     jax.config.update('jax_compilation_cache_dir', cache)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
-    sharding.start()
+    hosts.start()
+    console.CONSOLE.quiet = not hosts.leads()
     try:
         study.run(config, directory, command)
     except loop.Stopped as stopped:

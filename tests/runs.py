@@ -12,7 +12,7 @@ OLD, NEW = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
 
 def get_config(kind: str = 'run'):
     """For `--config tests/runs.py`."""
-    return study() if kind == 'study' else run()
+    return {'run': run, 'study': study, 'hosts': hosts}[kind]()
 
 
 def run(**changes):
@@ -25,6 +25,20 @@ def run(**changes):
     c.steps = 20
     c.evaluate_every = 10
     c.update_from_flattened_dict(changes)
+    return c
+
+
+def hosts():
+    """Two runs, of images in memory and of decoded ones, whose batch two hosts can share."""
+    c = run(steps=30, evaluate_every=10)
+    c.data.streams.source.update(batch=24, augment='shift:1')
+    c.sharding.parameters = 'fsdp'
+    c.net.widths = (256,)
+    c.selection = 'source_validation'
+    c.data.evaluate.val = config.held_out(DIGITS, classes=NEW)
+    c.members.seed = (0, 1)
+    c.runs = {'memory': {}, 'decoded': {'data': {'resident_mb': 0}, 'steps': 6}}
+    c.compare.update(baseline='memory', arms=('memory', 'decoded'))
     return c
 
 

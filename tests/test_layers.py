@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # is no circle.
 LAYERS = (
     ('types', 'sampling', 'wording', 'console', 'board'),
-    ('config',),
+    ('config', 'hosts'),
     ('workdir',),
     ('partition', 'sharding', 'checkpoints', 'kernels', 'store', 'tuning'),
     ('losses', 'nets', 'data', 'shallow', 'optimizers', 'trunk', 'verdict', 'tables'),

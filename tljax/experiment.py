@@ -7,15 +7,14 @@ from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from tljax import (
+    hosts,
     initial,
     loop,
     pictures,
     selection,
-    sharding,
     summary,
     train,
     trunk,
@@ -38,8 +37,6 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
     The first has the scores of every labelled stream, the second what is known of each example,
     with the outputs that these selectors read.
     """
-    mesh = prepared.options.mesh
-    place = partial(jax.device_put, device=sharding.batch(mesh))
     lift = partial(train.lift, members=len(prepared.members.table), how=prepared.options.lifting)
     compiled: dict = {}
 
@@ -52,9 +49,8 @@ def evaluator(prepared: Prepared, selectors: Sequence[str] = ()) -> Callable:
                 if prepared.spec.embeddings is not None and name in zero_shot.PAIR:
                     outputs = sorted({*outputs, 'logits'})
                 judge = _judge(predict, stream, outputs, zero_shot.candidates(prepared.spec, among))
-                size = prepared.config.block
                 compiled[name, predict] = data.over_blocks(
-                    judge, stream, lift, size, mesh.size, place
+                    judge, stream, lift, prepared.config.block, prepared.options.mesh
                 )
             judged[name] = compiled[name, predict]((params, mutable))
             if stream.labelled:
@@ -112,10 +108,11 @@ def run(config, directory: Path, command: str = '', known: dict | None = None) -
     workdir.check(directory, whole)
     if (directory / 'results.json').exists():
         return _finished(config, directory, {} if known is None else known)
-    with workdir.held(directory) if jax.process_index() == 0 else nullcontext():
+    with workdir.held(directory) if hosts.leads() else nullcontext():
         workdir.check(directory, whole)  # again, now that nobody else writes
         prepared = prepare(config)
         workdir.check_data(directory, config, prepared.digests)
+        hosts.meet(f'{directory} checked')  # before it looks other
         workdir.claim(directory, whole, prepared.digests)
         if prepared.trunk:
             trunk.write(directory, prepared.trunk)
@@ -133,9 +130,9 @@ def _completed(
 ) -> dict:
     """Fits, evaluates and writes the results."""
     setup = time.perf_counter() - begun
-    fitted, scores = _fit(prepared, directory, stopping)
-    pictures.leave(prepared, (fitted.params, fitted.mutable), directory)
-    lines = workdir.read_lines(directory / 'metrics.jsonl')
+    fitted, scores, lines = _fit(prepared, directory, stopping)
+    if hosts.leads():
+        pictures.leave(prepared, (fitted.params, fitted.mutable), directory)
     results = summary.describe(prepared, fitted, scores, lines, command) | {
         'seconds': {
             'setup': round(setup, 2),
@@ -144,6 +141,7 @@ def _completed(
         }
     }
     write_json(directory / 'results.json', results)
+    hosts.meet(f'{directory} finished')
     return results
 
 
@@ -172,7 +170,7 @@ def _finished(config, directory: Path, known: dict) -> dict:
 
 
 def _fit(prepared: Prepared, directory: Path, stopping: Callable[[], bool]):
-    """Fits and evaluates."""
+    """Fits and evaluates: what was fitted, its scores, and the lines of metrics."""
     config, members, latest = prepared.config, prepared.members.table, {}
     labelled = {
         name: stream.labelled and multitask.has_accuracy(stream.source.tasks)
@@ -198,7 +196,7 @@ def _fit(prepared: Prepared, directory: Path, stopping: Callable[[], bool]):
         total = sum(phase.steps for phase in prepared.method.phases)
         show = stack.enter_context(Show(config.name, total))
         recorders = [metrics.append, show.evaluated]
-        if config.tensorboard:
+        if config.tensorboard and hosts.leads():
             start = meta['step'] + 1 if meta else 0
             board = Board(directory / 'tensorboard', members, start)
             recorders.append(stack.enter_context(closing(board)).append)
@@ -220,4 +218,5 @@ def _fit(prepared: Prepared, directory: Path, stopping: Callable[[], bool]):
         )
     if select or not latest:  # the selected state is not the last one evaluated
         latest, _ = evaluate(fitted.params, fitted.mutable, prepared.method.phases[-1])
-    return fitted, latest
+    params, mutable = hosts.local((fitted.params, fitted.mutable))
+    return fitted._replace(params=params, mutable=mutable), latest, metrics.lines

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tljax import backbones, partition, sharding, store, workdir
+from tljax import backbones, hosts, partition, sharding, store, workdir
 from tljax.console import Show, say
 from tljax.data import decode, fingerprint, sources
 from tljax.data import streams as data
@@ -165,7 +165,8 @@ def kept(
       about: JSON for people who find the folder.
 
     Raises:
-      ValueError: the store is damaged, cannot be written or has no room.
+      ValueError: the store is damaged, cannot be written or has no room, or several hosts would
+        have to write it.
     """
     family = type(backbone).__name__.lower()
     whole = {'format': FORMAT, 'net': {'family': family, **_fields(backbone)}}
@@ -179,6 +180,11 @@ def kept(
         return [one for one in asked if store.load(folder, names[one], shapes[one][0]) is None]
 
     if missing(endpoints):
+        if hosts.count() > 1:
+            raise ValueError(
+                f'{folder} lacks {", ".join(missing(endpoints))}, and several hosts cannot fill '
+                'one store; run launch/extract.py on one of them first, or leave features.root out'
+            )
         waiting = partial(say, f'{folder}: another process computes these features; waiting')
         with workdir.held(folder, 'features', waiting):
             if missing(endpoints):  # still, now that nobody else writes
@@ -233,8 +239,9 @@ def computed(
 
     def launched() -> Iterator[tuple[int, dict]]:
         start = first // size * size
-        for _, shared in data.blocks(stream, size, first // size) if first < total else ():
-            images = jax.device_put(shared['image'], sharding.batch(mesh))
+        own = sharding.rows(mesh, size)
+        for _, shared in data.blocks(stream, size, first // size, own) if first < total else ():
+            images = sharding.placed(mesh, shared['image'], size)
             yield start, encoded(backbone, variables, images, tuple(endpoints), pooling)
             start += size
 
@@ -243,6 +250,7 @@ def computed(
     with Show(source.name, total, 'image') as show:
         for (start, arrays), _ in ahead:
             cut = slice(max(first - start, 0), total - start)
+            arrays = hosts.local(arrays)
             yield {name: np.asarray(array)[cut] for name, array in arrays.items()}
             show.step(min(start + size, total), {})
 

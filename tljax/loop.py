@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax import sharding, train
+from tljax import hosts, sharding, train
 from tljax.checkpoints import Checkpoints
 from tljax.data import streams as data
 from tljax.program import Options, Program
@@ -44,13 +44,14 @@ class Stopped(Exception):
 def terminated() -> Iterator[Callable[[], bool]]:
     """`came()`: whether SIGTERM came since; the signal does nothing else until the block ends.
 
+    It may come to one of several hosts, and stops all: each has to ask as often as the others.
     Whoever opens the block has to ask once more when its work is done, for `fit` no longer stops
     once all steps are made.
     """
     signals: list = []
     previous = signal.signal(signal.SIGTERM, lambda *_: signals.append(True))
     try:
-        yield lambda: bool(signals)
+        yield lambda: hosts.any_of(bool(signals))
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -98,6 +99,7 @@ def fit(
             continue
         first = run.ends[index] - phase.steps
         program = Program(phase, streams, members, values, options, first)
+        run.best = sharding.put(run.best, program.selected if run.best else {})
         if run.resuming:
             state = run.restore(program)
         else:
@@ -146,7 +148,7 @@ class _Run:
             count, before = min(stop - self.step, self.pace), time.perf_counter()
             state = program.run(state, self.step, count, feed)
             train.check_finite(state, self.members, phase)  # waits for the call
-            self._set_pace(count, time.perf_counter() - before)
+            self._set_pace(count, hosts.first(time.perf_counter() - before))
             self.step += count
             self.calls.progress(self.step, {'phase': phase.name})
             stopping = self.calls.stopping()
@@ -177,7 +179,8 @@ class _Run:
         self.calls.record(line | {'train': tally} | scores)
         self.recorded, self.lines = self.step, self.lines + 1
         if self.calls.score and self.phase == len(self.ends) - 1:
-            self.best = _better(self.best, state, jnp.asarray(self.calls.score(scores)), self.step)
+            better = _better(self.best, state, self.calls.score(scores), self.step)
+            self.best = sharding.put(better, program.selected)
         state = program.cleared(state.params, state.mutable, state.optimizers)
         self.save(state)
         return state
@@ -200,9 +203,8 @@ class _Run:
     def restore(self, program: Program) -> TrainState:
         """The state of the newest checkpoint, placed as the program wants it."""
         self.resuming = False
-        place = sharding.replicated(self.options.mesh)
         best = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), self.best
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.best
         )
         model, training = self.checkpoints.restore(self.number, *_items(program.like, best))
         self.best = model.pop('best')

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax import sharding, train
+from tljax import hosts, sharding, train
 from tljax.data import streams as data
 from tljax.train import Members, TrainState
 from tljax.types import Phase, keep
@@ -32,6 +32,7 @@ class Program:
 
     Attributes:
       like: the state's shapes, types and shardings, member axis in front.
+      selected: shardings of a state that is kept because it is the best so far.
     """
 
     def __init__(
@@ -55,10 +56,14 @@ class Program:
         self._compile(*_shapes(values, 1))
 
     def _compile(self, params, mutable):
-        draw = data.make_draw(self.streams, train.key_at, partial(_constrain, self.options.mesh))
+        split = partial(sharding.split, self.options.mesh)
+        draw = data.make_draw(self.streams, train.key_at, split)
         step = train.make_step(self.phase, params, mutable, self.first)
         like = self._like(step, draw, params, mutable)
         self.shardings = sharding.parameters(self.options.mesh, like, self.options.parameters)
+        places = {name: getattr(self.shardings, name) for name in ('params', 'mutable')}
+        everywhere = sharding.replicated(self.options.mesh)
+        self.selected = {'score': everywhere, 'step': everywhere, **places}
         self.like = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, self.shardings
         )
@@ -105,19 +110,20 @@ class Program:
     def refresh(self, state: TrainState, step: int) -> TrainState:
         """The state after the phase's `refresh`."""
         params, mutable = self._hooked('refresh', (state.params, state.mutable), step, None)
-        return jax.device_put(state._replace(params=params, mutable=mutable), self.shardings)
+        return sharding.put(state._replace(params=params, mutable=mutable), self.shardings)
 
     def cleared(self, params, mutable, optimizers) -> TrainState:
         """A state with empty tallies, on the mesh."""
         empty = train.cleared(self.phase, self.metrics)
         empty = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.count, *x.shape)), empty)
-        return jax.device_put(TrainState(params, mutable, optimizers, *empty), self.shardings)
+        return sharding.put(TrainState(params, mutable, optimizers, *empty), self.shardings)
 
     def feed(self, start: int, stop: int) -> Iterator | None:
         """Batches of the fed streams for these steps, if there are fed streams."""
         if self.resident or start == stop:
             return None
-        return data.feed(self.streams, self.members.seed, start, stop, **self.options.reader)
+        own = {n: sharding.rows(self.options.mesh, s.batch) for n, s in self.streams.items()}
+        return data.feed(self.streams, self.members.seed, start, stop, own, **self.options.reader)
 
     def run(self, state: TrainState, start: int, count: int, feed: Iterator | None) -> TrainState:
         """`count` steps from `start`: in one compiled call, or one call a step."""
@@ -126,17 +132,20 @@ class Program:
             return self.call(state, mine, shared | {'start': start, 'count': count})
         for number in range(start, start + count):
             if feed is not None:
-                fed = jax.device_put(next(feed), sharding.batch(self.options.mesh, 1))
-                mine['streams'] = {**self.mine, **fed}
+                mine['streams'] = self.mine | {
+                    name: sharding.placed(self.options.mesh, one, self.streams[name].batch, 1)
+                    for name, one in next(feed).items()
+                }
             state = self.call(state, mine, shared | {'start': number})
         return state
 
     def _hooked(self, which: str, values, step: int, last):
         """The phase's hook 'enter', with the optimizers' start, or 'refresh', for all members."""
+        mesh = self.options.mesh
 
         def one(mine, shared, over=None):
             over = over or data.traced_over(
-                self.streams, mine['streams'], shared['streams'], self.options.block
+                self.streams, mine['streams'], shared['streams'], self.options.block, mesh
             )
             key = train.key_at(mine['seed'], f'{self.phase.name}/hook', shared['step'])
             args = (self.phase, *mine['values'], over, mine['hp'], key)
@@ -148,14 +157,18 @@ class Program:
         shared = {'streams': self.shared, 'step': step}
         if self.resident or getattr(self.phase, which) is keep:
             if which not in self.hooks:
-                self.hooks[which] = jax.jit(self.lift(one))
+                places = self.shardings.params, self.shardings.mutable, self.shardings.optimizers
+                places = places if which == 'enter' else places[:2]
+                self.hooks[which] = jax.jit(self.lift(one), out_shardings=places)
             return self.hooks[which](mine, shared)
-        # Over fed streams a hook runs member by member, and its `over` block by block here.
+        # Over fed streams a hook runs member by member, and its `over` block by block here; on
+        # several hosts on each of them.
+        mine = hosts.local(mine)
         found = [
             one(jax.tree.map(lambda x: x[m], mine), shared, partial(self._host_over, m))
             for m in range(self.count)
         ]
-        return jax.tree.map(lambda *x: jnp.stack(x), *found)
+        return jax.tree.map(lambda *x: np.stack(x), *found)
 
     def _host_over(self, member: int, name: str, fn):
         stream, own = self.streams[name], slice(member, member + 1)
@@ -163,13 +176,10 @@ class Program:
         if stream.cached:
             stream = stream._replace(image=stream.image[own])
         lift = partial(train.lift, members=1)
-        run = data.over_blocks(lambda _, batch: fn(batch), stream, lift, self.options.block)
+        mesh = None if hosts.count() > 1 else self.options.mesh
+        run = data.over_blocks(lambda _, batch: fn(batch), stream, lift, self.options.block, mesh)
         return jax.tree.map(lambda x: x[0], run(np.zeros(1)))
 
 
 def _shapes(tree, drop: int = 0):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[drop:], x.dtype), tree)
-
-
-def _constrain(mesh, x):
-    return x if mesh.size == 1 else jax.lax.with_sharding_constraint(x, sharding.batch(mesh))

@@ -4,41 +4,28 @@ There is one mesh axis, 'data'. A step is a plain `jax.jit` over it: losses and 
 the global batch, and XLA inserts the communication.
 """
 
-import os
-
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from tljax.types import PyTree
+from tljax import hosts
+from tljax.types import Array, PyTree
 
 AXIS = 'data'
-
-
-def start() -> None:
-    """Joins the other processes of a multi-host run, where a launcher has announced them.
-
-    Slurm is recognised; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID.
-    """
-    several = int(os.environ.get('SLURM_NTASKS', '1')) > 1 and 'SLURM_PROCID' in os.environ
-    if 'JAX_COORDINATOR_ADDRESS' in os.environ:
-        jax.distributed.initialize(
-            os.environ['JAX_COORDINATOR_ADDRESS'],
-            int(os.environ['JAX_NUM_PROCESSES']),
-            int(os.environ['JAX_PROCESS_ID']),
-        )
-    elif several:
-        jax.distributed.initialize()
 
 
 def mesh(devices: int = 0) -> Mesh:
     """A mesh over the first `devices` devices; 0 takes all.
 
     Raises:
-      ValueError: there are fewer devices than asked for.
+      ValueError: there are fewer devices than asked for, or a host would have none.
     """
     found = jax.devices()
+    if hosts.count() > 1 and devices not in (0, len(found)):
+        raise ValueError(
+            f'devices={devices} asked for, but {hosts.count()} hosts share all of their '
+            f'{len(found)}; leave it at 0'
+        )
     if devices > len(found):
         raise ValueError(
             f'devices={devices} asked for, but there are {len(found)} ({found[0].platform}); '
@@ -66,6 +53,45 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch(mesh: Mesh, axis: int = 0) -> NamedSharding:
     """Examples along dimension `axis` split over the devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def split(mesh: Mesh, x: Array) -> Array:
+    """In a compiled program: the examples along dimension 0 over the devices."""
+    return x if mesh.size == 1 else jax.lax.with_sharding_constraint(x, batch(mesh))
+
+
+def put(tree: PyTree, places: PyTree) -> PyTree:
+    """Arrays onto shardings: those of one host, alike on all, or of all."""
+    if hosts.count() == 1:
+        return jax.device_put(tree, places)
+    return jax.jit(lambda x: x, out_shardings=places)(tree)
+
+
+def rows(mesh: Mesh, size: int) -> np.ndarray:
+    """Those of a batch of `size` that lie on this host's devices, in order."""
+    own = batch(mesh).addressable_devices_indices_map((size,)).values()
+    return np.unique(np.concatenate([np.arange(size)[cut] for cut in own]))
+
+
+def placed(mesh: Mesh, tree: PyTree, size: int, axis: int = 0) -> PyTree:
+    """Arrays with this host's `rows` along dimension `axis`, as batches of `size` over all devices.
+
+    The other dimensions are whole on every device.
+    """
+    if hosts.count() == 1:
+        return jax.device_put(tree, batch(mesh, axis))
+    own = rows(mesh, size)
+
+    def place(x):
+        def part(where):
+            low, high, _ = where[axis].indices(size)
+            begin = np.searchsorted(own, low)
+            return x[(slice(None),) * axis + (slice(begin, begin + high - low),)]
+
+        shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+        return jax.make_array_from_callback(shape, batch(mesh, axis), part)
+
+    return jax.tree.map(place, tree)
 
 
 def parameters(mesh: Mesh, tree: PyTree, how: str, smallest: int = 2**14) -> PyTree:

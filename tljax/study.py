@@ -5,7 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from tljax import config as configs
-from tljax import experiment, initial, report, selection, summary, tables, verdict, wording, workdir
+from tljax import (
+    experiment,
+    hosts,
+    initial,
+    report,
+    selection,
+    summary,
+    tables,
+    verdict,
+    wording,
+    workdir,
+)
 from tljax.console import CONSOLE, say
 from tljax.data import sources
 from tljax.evaluation import multitask
@@ -22,7 +33,8 @@ def run(config, directory: Path, command: str = '') -> dict:
         say(f'{config.name}: {_headline(results)}')
     else:
         results = _study(config, directory, command)
-    say(f'report: {report.write(directory)}')
+    if hosts.leads():
+        say(f'report: {report.write(directory)}')
     return results
 
 

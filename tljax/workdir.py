@@ -19,7 +19,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from tljax import config as configs
+from tljax import hosts
 
 DATA = 'data.json'
 # Keys that may differ between the calls of one run: they change when things happen and where,
@@ -33,11 +36,16 @@ STREAMS = {'streams': configs.stream, 'evaluate': configs.held_out}
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A draft to write to, which then takes a file's place: readers see the old one or the new."""
-    draft = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    """A draft to write to, which then takes a file's place: readers see the old one or the new.
+
+    Of several hosts, which all have the same to write, the first one's does.
+    """
+    number = 0 if hosts.leads() else jax.process_index()
+    draft = path.with_name(f'.{path.name}.{number}.{os.getpid()}.tmp')
     try:
         yield draft
-        draft.replace(path)
+        if hosts.leads():
+            draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -222,16 +230,22 @@ def _leaves(tree: Any, prefix: str = '') -> dict[str, Any]:
 
 
 class MetricsFile:
-    """metrics.jsonl: appended to, and cut back to a checkpoint's number of lines on resume."""
+    """metrics.jsonl: appended to, and cut back to a checkpoint's number of lines on resume.
+
+    Attributes:
+      lines: what is in it, which other hosts than the one that writes may not see yet.
+    """
 
     def __init__(self, path: Path, lines: int):
-        self.path = path
-        kept = read_lines(path)[:lines]
-        write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
+        self.path, self.lines = path, read_lines(path)[:lines]
+        write_text(path, ''.join(json.dumps(line) + '\n' for line in self.lines))
 
     def append(self, record: Mapping) -> None:
-        with self.path.open('a') as file:
-            file.write(_dumps(record) + '\n')
+        text = _dumps(record)
+        self.lines.append(json.loads(text))
+        if hosts.leads():
+            with self.path.open('a') as file:
+                file.write(text + '\n')
 
 
 def read_lines(path: Path) -> list[dict]:

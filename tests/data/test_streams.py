@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import toys
-from tljax import sampling, train
+from tljax import sampling, sharding, train
 from tljax.data import streams as data
 
 OF = toys.source(60)
@@ -187,9 +187,10 @@ def test_walks_inside_and_outside_of_a_program_are_one(size):
         'index': batch['index'],
     }
     mine, shared = data.split_members({'source': stream})
+    mesh = sharding.mesh(1)
 
     def inside(mine, shared):
-        return data.traced_over({'source': stream}, mine, shared, size)('source', summary)
+        return data.traced_over({'source': stream}, mine, shared, size, mesh)('source', summary)
 
     inside = jax.jit(train.lift(inside, 2))(mine, shared)
     lift = partial(train.lift, members=2)
@@ -203,14 +204,18 @@ def test_walks_inside_and_outside_of_a_program_are_one(size):
             np.testing.assert_array_equal(found['label'][m], OF.labels[stream.order[m]])
 
 
-def test_blocks_divide_over_devices():
-    sizes = []
-
-    def place(shared):
-        sizes.append(len(shared['valid']))
-        return shared
-
-    lift = partial(train.lift, members=1)
-    walk = data.over_blocks(lambda _, b: b['index'], toys.stream(of=OF), lift, 25, 6, place)
-    np.testing.assert_array_equal(walk(np.zeros(1))[0], np.arange(60))
-    assert sizes == [30, 30]
+def test_a_host_decodes_its_own_rows_alone():
+    stream, own = toys.stream(of=OF), np.arange(4, 8)
+    found = [shared['index'] for _, shared in data.blocks(stream, 10, own=own)]
+    np.testing.assert_array_equal(found, np.arange(60).reshape(6, 10)[:, 4:8])
+    fed = toys.stream('target', OF, 12, fed=True)
+    seeds = np.zeros(1, np.uint32)
+    whole, part = (
+        list(data.feed({'target': fed}, seeds, 2, 5, wanted)) for wanted in (None, {'target': own})
+    )
+    for every, mine in zip(whole, part, strict=True):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_array_equal(x[:, 4:8], y),
+            every['target'],
+            mine['target'],
+        )

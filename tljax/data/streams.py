@@ -5,14 +5,17 @@ A *resident* stream keeps its images on the device and is drawn from inside the 
 (seed, stream, step), because both ask `sampling.indices`.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from tljax import sampling
+from tljax import sampling, sharding
 from tljax.data import episodes, reader, sources, subsets
 from tljax.types import Array, PyTree
 
@@ -166,19 +169,35 @@ def unit(image: Array) -> Array:
 
 
 def feed(
-    streams: Mapping[str, Stream], seeds: np.ndarray, start: int, stop: int, **options
+    streams: Mapping[str, Stream],
+    seeds: np.ndarray,
+    start: int,
+    stop: int,
+    own: Mapping[str, np.ndarray] | None = None,
+    **options,
 ) -> Iterator[dict[str, dict[str, np.ndarray]]]:
-    """Batches [M, B, ...] of all fed streams for steps start..stop, decoded ahead by Grain."""
+    """Batches [M, B, ...] of all fed streams for steps start..stop, decoded ahead by Grain.
+
+    Args:
+      streams: by name.
+      seeds: of the members.
+      start: the first step.
+      stop: the step after the last.
+      own: by stream, the rows of its batches that are wanted here; None: all.
+      **options: for `reader.batches`.
+    """
     fed = {name: stream for name, stream in streams.items() if not stream.resident}
 
     def rows_at(stream):
+        wanted = own[stream.name] if own else slice(None)
+
         def rows(step):
             return np.stack(
                 [
                     order[sampling.indices(seed, stream.name, step, stream.batch, count, np)]
                     for order, seed, count in zip(stream.order, seeds, stream.count, strict=True)
                 ]
-            )
+            )[:, wanted]
 
         return rows
 
@@ -190,8 +209,12 @@ def feed(
         yield {name: next(batches) for name, batches in readers.items()}
 
 
-def blocks(stream: Stream, size: int, first: int = 0) -> Iterator[tuple[dict, dict]]:
+def blocks(
+    stream: Stream, size: int, first: int = 0, own: np.ndarray | slice = slice(None)
+) -> Iterator[tuple[dict, dict]]:
     """A stream in order from block `first`, in padded blocks of `size` examples: `(mine, shared)`.
+
+    Of each block the rows `own`.
 
     Their union is a batch with 'image', 'index', 'label' if labelled, and 'valid', which is False
     for padding and for what a member does not draw from. What differs between members is in
@@ -203,13 +226,13 @@ def blocks(stream: Stream, size: int, first: int = 0) -> Iterator[tuple[dict, di
     starts = range(0, total, size)
 
     def rows(number):
-        return order[..., np.minimum(starts[number] + np.arange(size), total - 1)]
+        return order[..., np.minimum(starts[number] + np.arange(size)[own], total - 1)]
 
     fed = None
     if not stream.resident:
         fed = reader.batches(stream.source, rows, first, len(starts))
     for number, start in list(enumerate(starts))[first:]:
-        inside, row = start + np.arange(size), rows(number)
+        inside, row = start + np.arange(size)[own], rows(number)
         block = {'index': row, 'valid': inside < count[..., None]}
         if stream.labelled:
             block['label'] = jax.tree.map(lambda values: values[row], stream.source.label)
@@ -222,17 +245,21 @@ def blocks(stream: Stream, size: int, first: int = 0) -> Iterator[tuple[dict, di
 
 
 def traced_over(
-    streams: Mapping[str, Stream], mine: PyTree, shared: PyTree, size: int
+    streams: Mapping[str, Stream], mine: PyTree, shared: PyTree, size: int, mesh: Mesh
 ) -> Callable[[str, Callable], PyTree]:
-    """`Over` for one member inside a compiled program; every stream is resident."""
+    """`Over` for one member inside a compiled program; every stream is resident.
+
+    A block of at most `size` examples, or as many as there are devices, is split over the mesh.
+    """
 
     def over(name: str, fn: Callable) -> PyTree:
         stream, own, common = streams[name], mine[name], shared[name]
         total = stream.order.shape[1]
-        block = min(size, total)
+        block = -(-min(size, total) // mesh.size) * mesh.size
         entries = jnp.arange(-(-total // block) * block).reshape(-1, block)
 
         def one(inside):
+            inside = sharding.split(mesh, inside)
             batch = _examples(stream, own, common, jnp.minimum(inside, total - 1))
             if not stream.labelled:
                 del batch['label']
@@ -245,38 +272,37 @@ def traced_over(
 
 
 def over_blocks(
-    fn: Callable,
-    stream: Stream,
-    lift: Callable,
-    size: int,
-    devices: int = 1,
-    place: Callable = lambda x: x,
+    fn: Callable, stream: Stream, lift: Callable, size: int, mesh: Mesh | None = None
 ) -> Callable[[PyTree], PyTree]:
     """`run(mine) -> arrays [M, K, ...]`: `fn(mine, batch)` over a whole stream, block by block.
 
-    Compiled once; the host holds one block at a time, so that any stream fits.
+    Compiled once; the host holds two blocks at a time, one that is computed and the one before it,
+    so that any stream fits.
 
     Args:
       fn: written for one member; returns arrays [B, ...].
       stream: with order [M, K].
       lift: lifts `fn(mine, shared)` over members.
-      size: examples a block, at most; rounded up to a multiple of `devices`.
-      devices: over how many `place` splits a block.
-      place: puts a block's arrays that have no member axis onto the devices.
+      size: examples a block, at most; rounded up to a multiple of the mesh's devices.
+      mesh: over whose devices a block is split; None: on the default one.
     """
-    size = -(-min(size, stream.order.shape[1]) // devices) * devices
+    devices = mesh.size if mesh else 1
+    size, total = -(-min(size, stream.order.shape[1]) // devices) * devices, stream.order.shape[1]
+    own = sharding.rows(mesh, size) if mesh else slice(None)
+    place = partial(sharding.placed, mesh, size=size) if mesh else lambda x, axis=0: x
 
     def one(mine, shared):
         return fn(mine['state'], {**shared, **mine['batch']})
 
-    compiled = jax.jit(lift(one))
+    compiled = jax.jit(lift(one), out_shardings=sharding.replicated(mesh) if mesh else None)
+
+    def launched(state):
+        for mine, shared in blocks(stream, size, own=own):
+            yield compiled({'state': state, 'batch': place(mine, axis=1)}, place(shared))
 
     def run(state):
-        out = [
-            jax.device_get(compiled({'state': state, 'batch': mine}, place(shared)))
-            for mine, shared in blocks(stream, size)
-        ]
-        total = stream.order.shape[1]
+        ahead = itertools.pairwise(itertools.chain(launched(state), [None]))
+        out = [jax.device_get(found) for found, _ in ahead]
         return jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :total], *out)
 
     return run
