@@ -418,3 +418,18 @@ def test_features_of_a_runs_member(tiny_study, tmp_path, capsys):
     capsys.readouterr()
     assert command.main([*flags, '--endpoints=features', '--member=4']) == 2
     assert 'has the members 0..3' in capsys.readouterr().err
+
+
+def test_a_run_that_reads_an_earlier_endpoint(tmp_path):
+    """It has no layers behind that endpoint, and none are asked for."""
+    from tests import runs
+    from tljax import experiment, initial
+
+    run = tmp_path / 'run'
+    experiment.run(runs.run(endpoint='hidden1', steps=2, evaluate_every=0), run)
+    assert list(initial.trained(run)[0]['encoder']) == ['hidden1']
+    where = {'net': None, 'dataset': runs.DIGITS, 'split': 'train[:5]', 'root': tmp_path / 'store'}
+    found = features.extract(str(run), endpoints=('hidden1',), **where)
+    assert found.arrays['hidden1'].shape == (5, 24)
+    with pytest.raises(ValueError, match=r'dense/bias is absent there and \[16\] here; give its'):
+        features.extract(str(run), endpoints=('hidden1', 'features'), **where)

@@ -76,6 +76,17 @@ def test_a_source_of_several_tasks_has_no_single_classifier(tmp_path):
     assert set(found) == set(transferability.OF_FEATURES)
 
 
+def test_a_source_that_reads_an_earlier_endpoint_is_scored_there(tmp_path):
+    c = runs.run(endpoint='hidden1', steps=2, evaluate_every=0)
+    experiment.run(configs.checked(c), tmp_path)
+    one = ranking.candidate(str(tmp_path), runs.DIGITS, labels_per_class=3)
+    assert one.config.endpoint == 'hidden1'
+    assert set(ranking.scores(one)) == set(ranking.SCORES)
+    # What is to start from it may read another; then its classifier is not of these features.
+    one.config.update(endpoint='features', pool='max')
+    assert ranking.classifiers(one.config, [{'seed': 0}]) == [None]
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

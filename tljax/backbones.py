@@ -1,5 +1,7 @@
 """A backbone's values: of published weights, or of an earlier run."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,31 @@ def net_of(weights: str) -> dict[str, Any]:
 
 
 def values(
-    weights: str, backbone: nn.Module, image: tuple[int, ...], *, drop: str = '', member: int = 0
+    weights: str,
+    backbone: nn.Module,
+    image: tuple[int, ...],
+    *,
+    until: Sequence[str] = ('features',),
+    drop: str = '',
+    member: int = 0,
 ) -> PyTree:
     """A backbone's variables, as `backbone.apply` takes them, with these weights.
+
+    Args:
+      weights: published ones, or a run's directory.
+      backbone: that they are of.
+      image: the shape of one image.
+      until: the endpoints that are wanted: a run may lack the layers behind the last of them.
+      drop: names in published weights to ignore.
+      member: of a run.
 
     Raises:
       ValueError: they are not there or do not fit.
     """
-    shapes = jax.eval_shape(
-        lambda: backbone.init(jax.random.key(0), jnp.zeros((2, *image), jnp.float32))
+    images = jax.ShapeDtypeStruct((2, *image), jnp.float32)
+    shapes, needed = (
+        jax.eval_shape(partial(backbone.init, until=ends), jax.random.key(0), images)
+        for ends in (backbone.endpoints, tuple(until))
     )
     stats = {name: tree for name, tree in shapes.items() if name != 'params'}
     if pretrained.is_published(weights):
@@ -42,11 +60,16 @@ def values(
     else:
         params, mutable = _of_run(Path(weights), member)
     found = {'params': params['encoder'], **mutable.get('encoder', {})}
-    wanted, flat = partition.flat(dict(shapes)), partition.flat(found)
-    for path in sorted({**wanted, **flat}):
-        theirs, ours = (jnp.shape(one.get(path)) for one in (flat, wanted))
-        if path not in flat or path not in wanted or theirs != ours:
-            raise ValueError(f'{weights}: {path} is {theirs} there and {ours} here; give its net')
+    whole, needed, flat = (partition.flat(dict(tree)) for tree in (shapes, needed, found))
+    for path in sorted({**needed, **flat}):
+        theirs, ours = (
+            list(jnp.shape(tree[path])) if path in tree else 'absent' for tree in (flat, whole)
+        )
+        if theirs != ours:
+            raise ValueError(
+                f'{weights}: {path} is {theirs} there and {ours} here; give its net, and endpoints '
+                'that it has the layers of'
+            )
     # Marks of dropout, which hold nothing, stay shapes.
     return jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x, found

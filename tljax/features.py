@@ -119,7 +119,8 @@ def extract(
         classes=tuple(classes) or None,
         data_dir=data_dir or None,
     )
-    variables = backbones.values(weights, backbone, source.image, drop=drop, member=member)
+    of = {'until': endpoints, 'drop': drop, 'member': member}
+    variables = backbones.values(weights, backbone, source.image, **of)
     arrays, folder = kept(
         backbone,
         variables,

@@ -85,6 +85,9 @@ def candidate(
     """
     c = configs.default()
     c.net = dict(net or backbones.net_of(weights))
+    if not pretrained.is_published(weights):
+        theirs = predicting.config_of(weights)
+        c.endpoint, c.pool = theirs.endpoint, theirs.pool
     c.features.root = root
     c.init['from'], c.data.data_dir = weights, data_dir
     c.data.streams.source = configs.stream(
@@ -135,20 +138,23 @@ def _frozen(config: ConfigDict) -> ConfigDict:
 def classifiers(config, members: Sequence[Mapping]) -> list[Callable[[Array], Array] | None]:
     """For each member its source's own classifier, features [N, D] -> probabilities [N, Z].
 
-    None where there is none, as in a run of several tasks, which has a head for each.
+    None where there is none, as in a run of several tasks, which has a head for each, or where it
+    reads another endpoint than the run that is to start from it.
     """
     start = config.init['from']
     if pretrained.is_published(start):
-        found = pretrained.classifier(start, encoder(config))
+        found = config.endpoint == 'features' and pretrained.classifier(start, encoder(config))
         net = found and nets.build_head('linear', found['bias'].shape[-1])
-        return [found and partial(_probabilities, net, found)] * len(members)
-    theirs = predicting.config_of(start).head.to_dict()
+        return [partial(_probabilities, net, found) if found else None] * len(members)
+    theirs = predicting.config_of(start)
+    alike = (theirs.endpoint, theirs.pool) == (config.endpoint, config.pool)
     results = workdir.read_json(Path(start) / 'results.json')
     rows = initial.counterparts(members, results['members'], start)
     head = initial.trained(Path(start))[0].get('head')
-    if head is None or results.get('tasks'):
+    if head is None or results.get('tasks') or not alike:
         return [None] * len(members)
-    net = nets.build_head(theirs.pop('name'), len(results['classes']), **theirs)
+    options = theirs.head.to_dict()
+    net = nets.build_head(options.pop('name'), len(results['classes']), **options)
     return [
         partial(_probabilities, net, jax.tree.map(lambda leaf: leaf[row], head)) for row in rows
     ]
