@@ -9,7 +9,8 @@ import pytest
 from launch import rank
 from tests import runs
 from tljax import config as configs
-from tljax import experiment, initial, ranking
+from tljax import experiment, initial, predict, ranking
+from tljax.data import sources
 from tljax.evaluation import transferability
 from tljax.methods.networks import Classifier
 from tljax.prepare import prepare
@@ -85,6 +86,19 @@ def test_a_source_that_reads_an_earlier_endpoint_is_scored_there(tmp_path):
     # What is to start from it may read another; then its classifier is not of these features.
     one.config.update(endpoint='features', pool='max')
     assert ranking.classifiers(one.config, [{'seed': 0}]) == [None]
+
+
+def test_a_source_whose_head_has_a_norm_and_dropout(tmp_path):
+    """Its probabilities are those it predicts with, by the statistics of its head."""
+    head = {'name': 'mlp', 'widths': (5,), 'norm': True, 'dropout': 0.5}
+    experiment.run(configs.checked(runs.run(head=head, steps=5, evaluate_every=0)), tmp_path)
+    one = ranking.candidate(str(tmp_path), runs.DIGITS, labels_per_class=3)
+    assert set(ranking.scores(one)) == set(ranking.SCORES)
+    (classify,) = ranking.classifiers(one.config, [{'seed': 0}])
+    model = predict.load(tmp_path)
+    images = sources.arrays(sources.load(runs.DIGITS, 'test[:6]', size=8))
+    found = classify(model.features(images))
+    np.testing.assert_allclose(found, model.probabilities(images), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tljax import predict as predicting
 from tljax.evaluation.transferability import OF_FEATURES, OF_PROBABILITIES
 from tljax.methods.networks import encoder
 from tljax.nets import pretrained
-from tljax.types import Array, unknown
+from tljax.types import Array, PyTree, unknown
 
 SCORES = (*OF_FEATURES, *OF_PROBABILITIES)
 
@@ -143,25 +143,28 @@ def classifiers(config, members: Sequence[Mapping]) -> list[Callable[[Array], Ar
     """
     start = config.init['from']
     if pretrained.is_published(start):
-        found = config.endpoint == 'features' and pretrained.classifier(start, encoder(config))
-        net = found and nets.build_head('linear', found['bias'].shape[-1])
-        return [partial(_probabilities, net, found) if found else None] * len(members)
+        found = pretrained.classifier(start, encoder(config))
+        if not found or config.endpoint != 'features':
+            return [None] * len(members)
+        net = nets.build_head('linear', found['bias'].shape[-1])
+        return [partial(_probabilities, net, {'params': found})] * len(members)
     theirs = predicting.config_of(start)
     alike = (theirs.endpoint, theirs.pool) == (config.endpoint, config.pool)
     results = workdir.read_json(Path(start) / 'results.json')
     rows = initial.counterparts(members, results['members'], start)
-    head = initial.trained(Path(start))[0].get('head')
-    if head is None or results.get('tasks') or not alike:
+    params, mutable = initial.trained(Path(start))
+    if 'head' not in params or results.get('tasks') or not alike:
         return [None] * len(members)
     options = theirs.head.to_dict()
     net = nets.build_head(options.pop('name'), len(results['classes']), **options)
+    head = {'params': params['head'], **mutable.get('head', {})}
     return [
         partial(_probabilities, net, jax.tree.map(lambda leaf: leaf[row], head)) for row in rows
     ]
 
 
-def _probabilities(net, params, features: Array) -> Array:
-    logits = net.apply({'params': params}, features)
+def _probabilities(net, variables: PyTree, features: Array) -> Array:
+    logits = net.apply(variables, features)
     return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
 
 
