@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tests import runs, toys
-from tljax import features, partition, prefix, trunk
+from tljax import config as configs
+from tljax import experiment, features, partition, prefix, trunk
 from tljax.methods import networks
 from tljax.nets import pretrained
 from tljax.nets.apply import variables
@@ -97,12 +98,26 @@ def test_members_of_one_trunk_share_its_activations(tmp_path, root, monkeypatch)
         trunk.read(tmp_path)
 
 
-def published(folder):
+def published(folder, seed=7):
     """A file with weights of the net of `tests.runs`."""
     net = networks.encoder(runs.run())
-    params, mutable = variables(net, jax.random.key(7), np.zeros((2, 8, 8, 1)))
+    params, mutable = variables(net, jax.random.key(seed), np.zeros((2, 8, 8, 1)))
     pretrained.export(folder / 'w.safetensors', net, {'encoder': params}, {'encoder': mutable})
     return folder / 'w.safetensors'
+
+
+def test_other_weights_than_a_run_began_with_are_refused(tmp_path):
+    """Its activations would be of the new ones, and its predictions of the old."""
+    c = runs.run(cache_prefix=True, trains='head', steps=2, evaluate_every=0)
+    c.init['from'] = f'file:{published(tmp_path)}'
+    experiment.run(configs.checked(c), tmp_path / 'run')
+    (tmp_path / 'run' / 'results.json').unlink()
+    experiment.run(configs.checked(c), tmp_path / 'run')
+    (tmp_path / 'run' / 'results.json').unlink()
+    published(tmp_path, seed=8)
+    told = r'params/dense/kernel.* are no longer those that this run began with; bring back'
+    with pytest.raises(ValueError, match=told):
+        experiment.run(configs.checked(c), tmp_path / 'run')
 
 
 def test_copies_of_the_encoder_begin_with_its_trunk():

@@ -86,13 +86,38 @@ def _equal(leaf: np.ndarray, a: int, b: int) -> bool:
 
 
 def write(directory: Path, trunk: Trunk) -> None:
-    """Writes a run's trunk, once."""
-    arrays = {f'params/{path}': leaf for path, leaf in trunk.params.items()}
-    arrays |= {f'mutable/{path}': leaf for path, leaf in trunk.mutable.items()}
-    if not (directory / FILE).exists():
-        with workdir.replaced(directory / FILE) as draft, draft.open('wb') as file:
-            about = {'endpoint': trunk.endpoint, 'roles': trunk.roles, 'index': trunk.index}
-            np.savez(file, **about, **arrays)
+    """Writes a run's trunk, once.
+
+    Raises:
+      ValueError: the run has another one already, so that its activations would no longer be of
+        the layers that it predicts with.
+    """
+    if known := read(directory):
+        old, new = _arrays(known), _arrays(trunk)
+        changed = [
+            path for path in sorted({**old, **new}) if not _close(old.get(path), new.get(path))
+        ]
+        if changed:
+            raise ValueError(
+                f'workdir {directory}: of the frozen layers {", ".join(changed[:3])} are no longer '
+                'those that this run began with; bring back the weights of init.from as they were, '
+                'or use another --workdir'
+            )
+        return
+    with workdir.replaced(directory / FILE) as draft, draft.open('wb') as file:
+        np.savez(file, endpoint=trunk.endpoint, roles=trunk.roles, **_arrays(trunk))
+
+
+def _arrays(trunk: Trunk) -> dict[str, np.ndarray]:
+    parts = {'params': trunk.params, 'mutable': trunk.mutable}
+    named = {f'{part}/{path}': leaf for part, of in parts.items() for path, leaf in of.items()}
+    return {'index': trunk.index, **named}
+
+
+def _close(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    # What is drawn on another kind of device differs in the last bits.
+    same_shape = a is not None and b is not None and a.shape == b.shape
+    return same_shape and np.allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def read(directory: Path) -> Trunk | None:
