@@ -11,6 +11,7 @@ from tljax.methods import networks
 from tljax.nets import pretrained
 from tljax.nets.apply import variables
 from tljax.nets.mlp import MLP
+from tljax.prepare import prepare
 from tljax.types import Spec
 
 
@@ -118,6 +119,20 @@ def test_other_weights_than_a_run_began_with_are_refused(tmp_path):
     told = r'params/dense/kernel.* are no longer those that this run began with; bring back'
     with pytest.raises(ValueError, match=told):
         experiment.run(configs.checked(c), tmp_path / 'run')
+
+
+def test_activations_that_take_too_much_are_refused_before_any_is_computed(monkeypatch):
+    """1000 numbers of 32 bits for each of 299 test images, or of each for two members."""
+    monkeypatch.setattr(features, 'computed', lambda *args, **rest: pytest.fail('computed'))
+    c = runs.run(cache_prefix=True, trains='encoder/dense|head')
+    c.net.widths, c.data.streams.source.labels_per_class = (1000,), 5
+    c.data.resident_mb = 1
+    told = r"'test' at 'hidden1', \[1000\] of {} examples, take {} MB, and data.resident_mb is {};"
+    with pytest.raises(ValueError, match=told.format(299, 2, 1)):
+        prepare(c)
+    c.data.resident_mb, c.members.seed = 2, (0, 1)
+    with pytest.raises(ValueError, match=told.format(598, 3, 2)):
+        prepare(c)
 
 
 def test_copies_of_the_encoder_begin_with_its_trunk():

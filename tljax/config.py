@@ -69,7 +69,9 @@ def default() -> ConfigDict:
         'channels': 0,  # 1 or 3; 0: what the net declares
         'fit': 'crop',  # how an image becomes square; see tljax.data.decode.Pixels
         'data_dir': '',  # of prepared TFDS sets, or several joined by ':'; '': TFDS's own
-        'resident_mb': 1024,  # streams up to this size live on the device, larger ones are fed
+        # Streams up to this size live on the device; larger ones are fed, and refused where they
+        # have to live there: for cached activations, episodes and pairs.
+        'resident_mb': 1024,
         # What classes are like, for zero-shot learning: one or more of csv:<file>, words:<file> ...
         # put side by side; see tljax.data.semantics.KINDS.
         'embeddings': (),

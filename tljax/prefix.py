@@ -1,5 +1,6 @@
 """A frozen prefix of the encoder, computed once per image instead of once per epoch."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import flax.linen as nn
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax import partition, trunk
+from tljax import features, partition, trunk
 from tljax.data import sources
 from tljax.data import streams as data
 from tljax.trunk import Trunk
@@ -87,6 +88,30 @@ def check(stream: data.Stream) -> None:
         raise ValueError(
             f'cache_prefix: stream {stream.name!r} is augmented, so its activations change from '
             'step to step; set cache_prefix=False or remove the augmentation'
+        )
+
+
+def check_size(
+    stream: data.Stream, frozen: Trunk, net: nn.Module, pooling: str, whole: bool, limit_mb: float
+) -> None:
+    """Raises ValueError for activations at the cut that take more than `limit_mb`."""
+    image = jax.ShapeDtypeStruct((1, *stream.source.image), stream.source.dtype)
+    names = (frozen.endpoint,)
+    one = jax.eval_shape(
+        lambda variables, image: features.encoded(net, variables, image, names, pooling),
+        *(frozen.variables(0), image),
+    )[frozen.endpoint]
+    if frozen.index.max():  # every member has its own
+        rows = stream.order.size
+    else:
+        rows = len(stream.source.labels) if whole else len(np.unique(stream.order))
+    size = math.ceil(rows * one.size * one.dtype.itemsize / 2**20)
+    if size > limit_mb:
+        raise ValueError(
+            f'cache_prefix: the activations of stream {stream.name!r} at {frozen.endpoint!r}, '
+            f'{list(one.shape[1:])} of {rows} examples, take {size} MB, and data.resident_mb '
+            f'is {limit_mb}; set data.resident_mb to that or more, data.size to fewer pixels, '
+            'narrow trains to layers behind a later endpoint, or set cache_prefix=False'
         )
 
 

@@ -107,13 +107,18 @@ def cached(ready: Prepared) -> Prepared:
     spec = spec._replace(since=cut)
     method = prefix.settled(build_method(config, spec), ready.values[0])
     values, frozen = trunk.split(ready.values, cut, prefix.layers(net, spec, cut))
+    # Maps that only the head reads are kept as it reads them.
+    pooling = config.pool if cut == config.endpoint else 'none'
+    whole, limit = bool(config.features.root), config.data.resident_mb
+    for stream in (*ready.streams.values(), *ready.held.values()):
+        prefix.check_size(stream, frozen, net, pooling, whole, limit)
     streams, held = (
         {
             name: prefix.cached(
                 stream,
                 frozen,
-                partial(activations, ready, net, cut, ready.config.data[place][name]),
-                whole=bool(config.features.root),
+                partial(activations, ready, net, cut, pooling, config.data[place][name]),
+                whole,
             )
             for name, stream in each.items()
         }
@@ -125,13 +130,17 @@ def cached(ready: Prepared) -> Prepared:
 
 
 def activations(
-    ready: Prepared, net, cut: str, of: Mapping, variables: PyTree, source: sources.Source
+    ready: Prepared,
+    net,
+    cut: str,
+    pooling: str,
+    of: Mapping,
+    variables: PyTree,
+    source: sources.Source,
 ) -> np.ndarray:
     """[N, ...] at the cut of all images of a source, from the store if the config names one."""
     config, store = ready.config, ready.config.features
-    # Maps that only the head reads are kept as it reads them.
-    how = {'pooling': config.pool if cut == config.endpoint else 'none'}
-    how |= {'mesh': ready.options.mesh, 'block': config.block}
+    how = {'pooling': pooling, 'mesh': ready.options.mesh, 'block': config.block}
     if not store.root:
         return features.all_of(net, variables, source, cut, **how)
     also = ()
