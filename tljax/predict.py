@@ -79,7 +79,7 @@ def load(run: Path, member: int | None = None, new: Added | None = None) -> Mode
       ValueError: there is no finished run on images, or no such member, or `new` cannot be.
     """
     run = Path(run)
-    results = _results(run)
+    results = results_of(run)
     members = results['members']
     chosen = selection.best_member(results) if member is None else member
     if not 0 <= chosen < len(members):
@@ -191,7 +191,12 @@ def config_of(run: Path | str) -> ConfigDict:
     return ConfigDict(tuples(whole))
 
 
-def _results(run: Path) -> dict:
+def results_of(run: Path) -> dict:
+    """results.json of a finished run.
+
+    Raises:
+      ValueError: there is none in the directory.
+    """
     if not run.is_dir():
         raise ValueError(f'--run {run}: there is no such directory')
     inner = sorted(str(file.parent) for file in run.glob('*/results.json'))

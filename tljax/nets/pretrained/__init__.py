@@ -101,7 +101,7 @@ def classifier(spec: str, net: nn.Module) -> dict[str, np.ndarray] | None:
     arrays = files.read(locate(spec))
     for rules in layouts(net):
         wanted = {leaf: mapping.source_name(f'head/{leaf}', rules) for leaf in ('kernel', 'bias')}
-        if rules and all(name in arrays for name in wanted.values()):
+        if all(name in arrays for name in wanted.values()):
             return {
                 leaf: mapping.to_ours(f'head/{leaf}', arrays[name]) for leaf, name in wanted.items()
             }

@@ -57,6 +57,8 @@ def names(paths: Iterable[str], rules: Rules) -> dict[str, str]:
 
 def belongs_elsewhere(name: str, rules: Rules) -> bool:
     """Whether a source's name is in another role: in its classifier or an auxiliary head."""
+    if not rules:
+        return name.startswith('head.')
     for ours, theirs in rules.items():
         if ours.partition('/')[0] == 'head' or ours.startswith('aux'):
             pattern = re.sub(r'\\\{\w+(\\-1)?\\\}', r'\\w+', re.escape(theirs))
