@@ -43,7 +43,8 @@ class Show:
         if self.started is None:
             self.started = (now, step)
         elif now > self.started[0]:
-            rate = f'{(step - self.started[1]) / (now - self.started[0]):.0f} {self.unit}s/s'
+            each = (step - self.started[1]) / (now - self.started[0])
+            rate = f'{each:{".0f" if each >= 100 else ".3g"}} {self.unit}s/s'
         note = self.note or info.get('phase', '')
         self.bar.update(self.task, completed=step, rate=rate, note=note)
         if not CONSOLE.is_terminal and now - self.spoken > LINE_SECONDS:
