@@ -28,6 +28,9 @@ def test_what_names_weights():
         ('torchvision:ResNet18', "unknown torchvision weights 'ResNet18'"),
         ('places365:vgg16', 'there are resnet18, resnet50'),
         ('hf:alone', 'expected hf:owner/repository'),
+        ('torchvision:FCN_ResNet50_Weights.COCO_V1', 'no backbone has the dilated convolutions'),
+        ('file:a/resnet50-dilated8.pth', 'no backbone has the dilated convolutions'),
+        ('hf:a/deeplabv3_resnet50', 'no backbone has the dilated convolutions'),
     ],
 )
 def test_a_name_that_is_none(spec, message):

@@ -74,6 +74,9 @@ class Stage(nn.Module):
 class ImageNetResNet(nn.Module):
     """ResNet-18, 34, 50, 101 or 152.
 
+    Stages 2 to 4 have strides. The dilated variants of segmentation have parameters of the same
+    shapes, but are other nets, and not here.
+
     Reference: He et al., 2016, arXiv:1512.03385, table 1.
 
     Attributes:

@@ -4,6 +4,9 @@ A rule is `ours: theirs`. `{i}` stands for a word, the same on both sides; `{i-1
 before it. Paths of the encoder go without their role, those of other roles ('head', 'aux1') with
 it. Rules name modules: what a module's `kernel`, `scale`, `mean` and so on become is the same
 everywhere. The first layout of a family is the one of `export`.
+
+Names and shapes do not tell strides from dilations: weights of dilated variants, as segmentation
+has them, are not supported, and refused where the name of the file tells (`location.DILATED`).
 """
 
 from collections.abc import Callable, Mapping

@@ -38,6 +38,10 @@ TORCHVISION = {
 PLACES365_URL = 'http://places2.csail.mit.edu/models_places365/'
 PLACES365 = {arch: f'{arch}_places365.pth.tar' for arch in ('resnet18', 'resnet50')}
 
+# Names of weights for dilated convolutions, mostly of segmentation. Ours have strides in their
+# place: such weights have the same names and shapes, so that they would load, and fit nothing.
+DILATED = r'dilated|deeplab|fcn_resnet|(^|[^a-z])drn_'
+
 # In a repository of the Hugging Face hub, the first that is there.
 HUB_FILES = ('model.safetensors', 'pytorch_model.bin')
 
@@ -55,12 +59,18 @@ def locate(name: str) -> Path:
         'torchvision:ResNet18_Weights.IMAGENET1K_V1', 'places365:resnet18', 'file:weights.pth'.
 
     Raises:
-      ValueError: no such name, what is in the cache has another checksum than its source
-        publishes, or it can't be fetched; the message says what to put where.
+      ValueError: no such name, or that of a net with dilated convolutions, which no backbone has;
+        what is in the cache has another checksum than its source publishes, or it can't be
+        fetched; the message says what to put where.
     """
     kind, _, rest = name.partition(':')
     if kind not in KINDS:
         raise unknown('kind of weights', kind, KINDS)
+    if re.search(DILATED, (Path(rest).name if kind == 'file' else rest).lower()):
+        raise ValueError(
+            f'{name}: no backbone has the dilated convolutions that the name tells of; take '
+            'weights of the usual net, which has strides'
+        )
     if kind == 'file':
         return Path(rest).expanduser()
     if kind in ('timm', 'hf'):
