@@ -156,6 +156,19 @@ def test_fed_stream_equals_resident_one(tmp_path):
     assert fed['accuracy'] == resident['accuracy']
 
 
+def test_training_in_bfloat16_keeps_float32_and_learns(tmp_path):
+    """Convolutions and norms compute in 16 bits; parameters and statistics have 32."""
+    net = {'name': 'vgg', 'depth': 11, 'norm': True, 'width': 4, 'dtype': 'bfloat16'}
+    changes = {'endpoint': 'stage2', 'steps': 24, 'evaluate_every': 8, 'hparams.rate': 0.1}
+    experiment.run(runs.run(net=net | {'input': {'size': 8}}, **changes), tmp_path)
+    params, mutable = map(partition.flat, initial.trained(tmp_path))
+    variances = [leaf for path, leaf in mutable.items() if path.endswith('/var')]
+    assert len(variances) == 2
+    assert {leaf.dtype for leaf in (*params.values(), *variances)} == {np.dtype('float32')}
+    losses = [line['train']['model/loss'][0] for line in runs.lines(tmp_path)]
+    assert losses[2] < losses[1] < losses[0] < 1.7
+
+
 def test_last_step_is_what_it_says(tmp_path):
     found = experiment.run(runs.run(steps=7, evaluate_every=3), tmp_path)
     assert found['step'] == [7]
