@@ -25,6 +25,10 @@ one task.
         --config configs/multitask.py:sklearn:digits,equal,sharing=cross_stitch+mmoe+mtan \
         --workdir runs/digits_soft
 
+PlantVillage is trained on 80 per cent of its one split and tested on the rest; of another set that
+has no split 'test', `--config.data.streams.source.split` and `--config.data.evaluate.test.split`
+cut one, as 'train[:80%]' and 'train[80%:]'.
+
 Further fields: tasks=A+B names label columns; width=P+Q adds runs whose shared layers have P and Q
 per cent of the width, for the capacity study (how large must the net be for all tasks, beside whole
 nets of one?); share=TASK:N+M adds runs, with twins of their own, that keep one in N or M of a
@@ -57,7 +61,13 @@ from tljax import config
 from tljax.data.sources import test_split
 
 STEPS, FULL = 600, 6000
-# What is known of some sets; of any other, the tasks 'host' and 'disease' of an image net.
+# Of sets that nothing more is known of: an image net, and the tasks of class names 'Apple___scab'.
+OTHER: dict = {
+    'tasks': ('host', 'disease'),
+    'net': {'name': 'resnet', 'input': {'size': 32}},
+    'batch': 128,
+    'splits': ('train', ''),  # '': what `test_split` finds
+}
 DATA: dict[str, dict] = {
     'sklearn:digits': {
         'tasks': ('label', 'parity', 'loops', 'ink'),
@@ -87,11 +97,8 @@ DATA: dict[str, dict] = {
         'full': 23_500,
         'rate': 0.1,
     },
-}
-OTHER = {
-    'tasks': ('host', 'disease'),
-    'net': {'name': 'resnet', 'input': {'size': 32}},
-    'batch': 128,
+    # TFDS has one split of it, in a shuffled order.
+    'tfds:plant_village': {**OTHER, 'splits': ('train[:80%]', 'train[80%:]')},
 }
 FIELDS = ('tasks', 'width', 'share', 'branch', 'sharing', 'affinity', 'full')
 
@@ -111,8 +118,10 @@ def get_config(argument: str = 'sklearn:digits,uncertainty'):
     c.head = known.get('head', {'name': 'linear'})
     c.hparams.update(rate=known.get('rate', 0.05), weight_decay=0.0)
     c.optimizer.schedule = 'cosine'
-    c.data.streams.source = config.stream(data, batch=known['batch'], tasks=tasks)
-    c.data.evaluate.test = config.held_out(data, split=test_split(data), tasks=tasks)
+    train, test = known.get('splits', OTHER['splits'])
+    of = {'dataset': data, 'tasks': tasks}
+    c.data.streams.source = config.stream(split=train, batch=known['batch'], **of)
+    c.data.evaluate.test = config.held_out(split=test or test_split(data), **of)
     c.members.seed = (0, 1, 2)
     c.steps = known.get('full', FULL) if 'full' in fields else known.get('steps', STEPS)
     c.options = {'branch': fields['branch']} if 'branch' in fields else {}

@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from configs.multitask import get_config
+from launch import prepare
 from tests import runs
+from tests.data import toys  # noqa: F401  registers the toy sets
 from tests.test_multitask import config
 from tljax import study
 from tljax.data import labels
@@ -103,3 +105,17 @@ def test_a_metric_that_no_task_has_is_refused_before_training(weighed, tmp_path,
     c.compare.metric = 'height_rmse'
     with pytest.raises(ValueError, match=r"no 'height_rmse' on 'test'.*or 'age_rmse'"):
         study.run(c, tmp_path / 'run')
+
+
+def test_a_set_of_one_split_is_trained_and_tested_on_parts_of_it(tmp_path):
+    prepare.prepare('toy_village', str(tmp_path))
+    (tmp_path / 'toy_village').rename(tmp_path / 'plant_village')
+    c = get_config('tfds:plant_village,equal')
+    c.net, c.data.data_dir = runs.run().net, str(tmp_path)
+    c.steps, c.members.seed, c.data.streams.source.batch = 2, (0, 1), 8
+    found = study.run(c, tmp_path / 'run')
+    assert set(found['tasks']['verdicts']) == {'host', 'disease'}
+    for arm in ('equal', 'single_host', 'single_disease'):
+        results = runs.results(tmp_path / 'run' / arm)
+        assert results['scores']['test']['count'] == 8
+    assert set(runs.results(tmp_path / 'run' / 'equal')['tasks']) == {'host', 'disease'}

@@ -69,6 +69,11 @@ def test_bad_expressions(split, message):
         splits.parse(split, SIZES)
 
 
+def test_a_set_of_one_split_is_told_how_to_cut_it():
+    with pytest.raises(ValueError, match=r"cut it, as in 'train\[:80%\]' and 'train\[80%:\]'"):
+        splits.parse('test', {'train': 10})
+
+
 def test_stratified_shares_of_every_class():
     labels = np.repeat([0, 1, 2, 3], [100, 10, 2, 1])
     first, second = splits.stratified(labels, 0.2)

@@ -83,6 +83,28 @@ class ToyFaces(tfds.core.GeneratorBasedBuilder):
             yield row, {'label': f'Person_{row % 12}', 'image': picture(row)}
 
 
+class ToyVillage(ToyColours):
+    """Leaves by host and disease, all in one split, as the set 'plant_village' has them."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    NAMES = ('Apple___healthy', 'Apple___scab', 'Grape___healthy')
+
+    def _info(self):
+        features = {
+            'image': tfds.features.Image(shape=(None, None, 3)),
+            'image/filename': tfds.features.Text(),
+            'label': tfds.features.ClassLabel(names=list(self.NAMES)),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {'train': self._generate_examples(40)}
+
+    def _generate_examples(self, count):
+        for row in range(count):
+            yield row, {'image': picture(row), 'image/filename': f'{row}.jpg', 'label': row % 3}
+
+
 class ToyOnline(ToyColours):
     """Wants a file from the network, in vain."""
 

@@ -93,7 +93,9 @@ def _names(name: str, sizes: Mapping[str, int]) -> list[str]:
     same = [other for other in sizes if canonical(other) == canonical(name)]
     if not same:
         known = ', '.join(f'{other} ({size} rows)' for other, size in sizes.items())
-        raise ValueError(f'there is no split {name!r}; there are: {known}, and all')
+        only, *others = sizes
+        cut = '' if others else f"; cut it, as in '{only}[:80%]' and '{only}[80%:]'"
+        raise ValueError(f'there is no split {name!r}; there are: {known}, and all{cut}')
     return same[:1]
 
 
