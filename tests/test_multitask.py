@@ -215,6 +215,17 @@ def test_balancers_train_in_a_run(balancer, tmp_path):
         assert (leaf != was).any()
 
 
+@pytest.mark.parametrize('balancer', ['famo', 'gradnorm'])
+def test_weights_of_tasks_have_a_rate_of_their_own(balancer, tmp_path):
+    """Adam's first step is its rate, whatever the network's is."""
+    options = {'balancer': balancer, 'balance': {'rate': 0.125}}
+    prepared = prepared_for(
+        'multitask', seeds=(0,), options=options, steps=1, **{'hparams.rate': 1e-3}
+    )
+    (moved,) = jax.tree.leaves(fit(prepared, tmp_path)[0]['balance'])
+    np.testing.assert_allclose(np.abs(moved), 0.125, 1e-3)
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [

@@ -56,13 +56,15 @@ class Balancer(NamedTuple):
     `total(own, memory, losses [T], key) -> (scalar, memory)`; `own` are parameters, moved by the
     scalar's gradient, or by that of `follow(own, memory, losses after the step [T])`, or of
     `steer(own, memory, losses [T], norms [T]) -> (scalar, memory)`, which moves nothing else; the
-    norms are those of each loss's gradient by what the tasks' heads read.
+    norms are those of each loss's gradient by what the tasks' heads read. `optimizer` is what `own`
+    is moved with; None: as the network is.
     """
 
     init: Callable[[int], tuple[PyTree, PyTree]]  # T -> (own, memory)
     total: Callable[[PyTree, PyTree, Array, Key], tuple[Scalar, PyTree]]
     follow: Callable[[PyTree, PyTree, Array], Scalar] | None = None
     steer: Callable[[PyTree, PyTree, Array, Array], tuple[Scalar, PyTree]] | None = None
+    optimizer: optax.GradientTransformation | None = None
 
 
 def _nothing(tasks: int) -> tuple[PyTree, PyTree]:
@@ -148,13 +150,13 @@ def random_weights() -> Balancer:
     return Balancer(_nothing, total)
 
 
-def famo(decay: float = 1e-3) -> Balancer:
+def famo(decay: float = 1e-3, rate: float = 0.025) -> Balancer:
     """Equal decrease of the log losses: c sum_t z_t log L_t, z = softmax(w), c = 1/sum_t(z_t/L_t).
 
     w follows the gradient of sum_t z_t(w) (log L_t - log L_t') + decay |w|^2 / 2, where L' are the
-    losses of the same batch after the step. Liu et al. 2023, "FAMO: Fast adaptive multitask
-    optimization", arXiv:2306.03792, equation 9 and algorithm 1. The sums are over the tasks that
-    the batch has labels of.
+    losses of the same batch after the step; it is moved by Adam, at a rate of its own, as in the
+    authors' code. Liu et al. 2023, "FAMO: Fast adaptive multitask optimization", arXiv:2306.03792,
+    equation 9 and algorithm 1. The sums are over the tasks that the batch has labels of.
     """
 
     def total(own, memory, losses, key):
@@ -169,21 +171,21 @@ def famo(decay: float = 1e-3) -> Balancer:
         fall = jax.lax.stop_gradient(memory['log'] - after)
         return jax.nn.softmax(own['w']) @ fall + decay / 2 * jnp.sum(own['w'] ** 2)
 
-    return Balancer(
-        lambda tasks: ({'w': jnp.zeros(tasks)}, {'log': jnp.zeros(tasks)}), total, follow
-    )
+    init = lambda tasks: ({'w': jnp.zeros(tasks)}, {'log': jnp.zeros(tasks)})
+    return Balancer(init, total, follow, optimizer=optax.adam(rate))
 
 
-def gradnorm(alpha: float = 1.5) -> Balancer:
+def gradnorm(alpha: float = 1.5, rate: float = 0.025) -> Balancer:
     """Weights w = T softmax(v); v is moved so that tasks that lag behind have larger gradients.
 
     It follows the gradient of sum_t |w_t n_t - c_t|, with the constant c_t = mean(w n) r_t^alpha:
     n_t is the norm of the gradient of L_t, r_t = (L_t / L_t(0)) / mean_s(L_s / L_s(0)) the inverse
     rate at which task t is learnt. Chen et al. 2018, "GradNorm: Gradient normalization for
     adaptive loss balancing in deep multitask networks", arXiv:1711.02257, equations 1 and 2 and
-    algorithm 1. The softmax keeps the weights positive and their sum T, in place of dividing by
-    their sum after every step; and the gradients are those by the shared features, in place of the
-    last shared layer's weights, so that no layer has to be named.
+    algorithm 1; moved by Adam at the rate of its section 5. The softmax keeps the weights positive
+    and their sum T, in place of dividing by their sum after every step; and the gradients are those
+    by the shared features, in place of the last shared layer's weights, so that no layer has to be
+    named.
     """
     weights = lambda own: len(own['v']) * jax.nn.softmax(own['v'])
 
@@ -194,12 +196,12 @@ def gradnorm(alpha: float = 1.5) -> Balancer:
         # A batch without labels of a task has the loss 0: its first loss is yet to come.
         first = jnp.where(memory['first'] > 0, memory['first'], losses)
         left = losses / jnp.maximum(first, _TINY)
-        rate = left / jnp.maximum(left.mean(), _TINY)
-        wanted = jax.lax.stop_gradient((weights(own) * norms).mean() * rate**alpha)
+        behind = left / jnp.maximum(left.mean(), _TINY)
+        wanted = jax.lax.stop_gradient((weights(own) * norms).mean() * behind**alpha)
         return jnp.abs(weights(own) * norms - wanted).sum(), {'first': first}
 
     init = lambda tasks: ({'v': jnp.zeros(tasks)}, {'first': jnp.zeros(tasks)})
-    return Balancer(init, total, steer=steer)
+    return Balancer(init, total, steer=steer, optimizer=optax.adam(rate))
 
 
 BALANCERS: Mapping[str, Callable[..., Balancer]] = {

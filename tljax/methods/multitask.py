@@ -5,12 +5,13 @@ loss. What makes one step of several losses is a row of `losses.multitask.BALANC
 or of `losses.surgery.SOLVERS`, weights of the tasks' gradients.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from tljax import nets
 from tljax.losses.multitask import BALANCERS, Balancer, equal
@@ -87,10 +88,10 @@ def build(
     )
     trains = config.trains + (f'|{BALANCE}' if own and not weighed.follow else '')
     options = {'gradient': surgery(SHARED, solver)} if solver and at == 'parameters' else {}
-    players = [Player('model', trains, learn, optimizer(config.steps), **options)]
+    rule = _apart(optimizer(config.steps), weighed.optimizer)
+    players = [Player('model', trains, learn, rule, **options)]
     if weighed.follow:
-        follow = _follow(network, weighed)
-        players.append(Player('balancer', BALANCE, follow, optimizer(config.steps)))
+        players.append(Player('balancer', BALANCE, _follow(network, weighed), rule))
     return Method(
         init=init,
         phases=(Phase('train', config.steps, tuple(players)),),
@@ -120,6 +121,14 @@ def _rule(balancer: str, at: str, balance: dict) -> tuple[Solver | None, Balance
     if solver:
         return partial(solver, **balance), equal()
     return None, rows[balancer](**balance)
+
+
+def _apart(network: Callable, own: optax.GradientTransformation | None) -> Callable:
+    """hp -> the network's optimizer, but for the balancer's role its own, if it has one."""
+    if own is None:
+        return network
+    roles = lambda params: {role: role if role == BALANCE else SHARED for role in params}
+    return lambda hp: optax.partition({SHARED: network(hp), BALANCE: own}, roles)
 
 
 def _check_soft(sharing: str, spec: Spec, branch: str, at: str) -> None:
