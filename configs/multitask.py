@@ -64,7 +64,7 @@ STEPS, FULL = 600, 6000
 # Of sets that nothing more is known of: an image net, and the tasks of class names 'Apple___scab'.
 OTHER: dict = {
     'tasks': ('host', 'disease'),
-    'net': {'name': 'resnet', 'input': {'size': 32}},
+    'net': {'name': 'resnet', 'widths': (16, 32, 64), 'input': {'size': 32}},
     'batch': 128,
     'splits': ('train', ''),  # '': what `test_split` finds
 }
@@ -176,11 +176,16 @@ def parsed(argument: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
 
 
 def wider(net: dict, factor: float) -> dict:
-    """A net whose layers are `factor` times as wide, rounded, of one channel at least."""
+    """A net whose layers are `factor` times as wide, rounded, of one channel at least.
+
+    Raises:
+      ValueError: the net's widths are not written out, so that there is nothing to scale.
+    """
     scaled = lambda width: max(round(width * factor), 1)
-    found = dict(net)
-    if 'widths' in net:
-        found['widths'] = tuple(map(scaled, net['widths']))
-    if 'dense' in net:
-        found['dense'] = scaled(net['dense'])
-    return found
+    found = {key: net[key] for key in ('widths', 'dense') if key in net}
+    if not found:
+        raise ValueError(f'width= scales widths and dense of a net, but {net} tells neither')
+    sizes = {
+        k: scaled(v) if isinstance(v, int) else tuple(map(scaled, v)) for k, v in found.items()
+    }
+    return net | sizes

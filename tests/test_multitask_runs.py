@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs.multitask import get_config
+from configs.multitask import DATA, get_config, wider
 from launch import prepare
 from tests import runs
 from tests.data import toys  # noqa: F401  registers the toy sets
@@ -119,3 +119,14 @@ def test_a_set_of_one_split_is_trained_and_tested_on_parts_of_it(tmp_path):
         results = runs.results(tmp_path / 'run' / arm)
         assert results['scores']['test']['count'] == 8
     assert set(runs.results(tmp_path / 'run' / 'equal')['tasks']) == {'host', 'disease'}
+
+
+@pytest.mark.parametrize('data', [*DATA, 'folder:leaves'])
+def test_width_makes_the_net_of_any_data_narrower(data):
+    c = get_config(f'{data},equal,width=50+200')
+    for arm, factor in (('width_50', 0.5), ('width_200', 2)):
+        net = c.runs[arm].net
+        assert [width / factor for width in net.widths] == [*c.net.widths]
+        assert net.get('dense', 0) / factor == c.net.get('dense', 0)
+    with pytest.raises(ValueError, match="'vit'} tells neither"):
+        wider({'name': 'vit'}, 0.5)
