@@ -19,6 +19,9 @@ one task.
         --config configs/multitask.py:sklearn:digits,equal,width=12+25+50+200 \
         --workdir runs/digits_capacity
     python launch/train.py \
+        --config configs/multitask.py:sklearn:digits,fixed,weights=1+1+1+0.3 \
+        --workdir runs/digits_fixed
+    python launch/train.py \
         --config configs/multitask.py:sklearn:digits,equal,share=label:10+100+1000 \
         --workdir runs/digits_balance
     python launch/train.py \
@@ -29,7 +32,8 @@ PlantVillage is trained on 80 per cent of its one split and tested on the rest; 
 has no split 'test', `--config.data.streams.source.split` and `--config.data.evaluate.test.split`
 cut one, as 'train[:80%]' and 'train[80%:]'.
 
-Further fields: tasks=A+B names label columns; width=P+Q adds runs whose shared layers have P and Q
+Further fields: tasks=A+B names label columns; weights=V+W are the weights of 'fixed', in the order
+of the tasks; width=P+Q adds runs whose shared layers have P and Q
 per cent of the width, for the capacity study (how large must the net be for all tasks, beside whole
 nets of one?); share=TASK:N+M adds runs, with twins of their own, that keep one in N or M of a
 task's training labels, for the study of balance; branch=ENDPOINT gives each task the layers behind
@@ -37,6 +41,9 @@ it; sharing=A+B adds a run for each of 'cross_stitch', 'mmoe' and 'mtan' (`tljax
 which share softly what the others share whole, and sum the losses as `equal` does; 'affinity' shows
 how tasks bear on each other; 'full' is, for Multi-MNIST, the paper's schedule of 100 epochs, for
 other data 6,000 steps. Without it, Multi-MNIST is trained for 30 epochs.
+
+What a balancer may be told is set by `--config.runs.NAME.options.balance.KEY`, such as
+`--config.runs.cagrad.options.balance.c=0.5`.
 
 Runs are compared by the mean accuracy of the tasks, or by the sum of their losses where all are
 regressions, and by any score of a task with `--config.compare.metric=TASK_rmse`.
@@ -50,16 +57,19 @@ loops 0.36, with parity 0.22, parity with loops 0.19, ink with any 0.01.
 Multi-MNIST (left / right), 30 epochs, three seeds: single 97.4 ± 0.1 / 95.8 ± 0.1, equal 96.8 ± 0.1
 / 95.4 ± 0.1, uncertainty 96.9 ± 0.2 / 95.0 ± 0.1, mgda_ub 97.1 ± 0.1 / 95.4 ± 0.3, pcgrad 96.7 ±
 0.2 / 95.3 ± 0.3, gradnorm (its weights then moved by the network's optimizer) 96.6 ± 0.0 / 95.3 ±
-0.0, cagrad 96.8 ± 0.1 / 95.5 ± 0.3. Published (100 epochs, the schedule 'full'): single 97.23 / 95.90, equal 96.46 / 94.99, uncertainty 96.47 / 95.29,
-GradNorm 96.27 / 94.84, mgda_ub 97.26 / 95.90: all are reached but the right digit of mgda_ub by
-0.5, of uncertainty by 0.3 and of single by 0.1, and the left one of mgda_ub by 0.2. Rates of
-dropout, 0.25 where the published code has 0.5, were chosen among a few on 10,000 training images
-held out.
+0.0, cagrad 96.8 ± 0.1 / 95.5 ± 0.3. Published (100 epochs, the schedule 'full'): single 97.23 /
+95.90, equal 96.46 / 94.99, uncertainty 96.47 / 95.29, GradNorm 96.27 / 94.84, mgda_ub 97.26 /
+95.90: all are reached but the right digit of mgda_ub by 0.5, of uncertainty by 0.3 and of single by
+0.1, and the left one of mgda_ub by 0.2. Rates of dropout, 0.25 where the published code has 0.5,
+were chosen among a few on 10,000 training images held out.
 Time: 12 min for the digits on 2 CPU cores that other work shared, 71 min for Multi-MNIST on one.
 """  # noqa: E501
 
 from tljax import config
 from tljax.data.sources import test_split
+from tljax.losses.multitask import BALANCERS
+from tljax.losses.surgery import SOLVERS
+from tljax.types import keywords, unknown
 
 STEPS, FULL = 600, 6000
 # Of sets that nothing more is known of: an image net, and the tasks of class names 'Apple___scab'.
@@ -101,7 +111,7 @@ DATA: dict[str, dict] = {
     # TFDS has one split of it, in a shuffled order.
     'tfds:plant_village': {**OTHER, 'splits': ('train[:80%]', 'train[80%:]')},
 }
-FIELDS = ('tasks', 'width', 'share', 'branch', 'sharing', 'affinity', 'full')
+FIELDS = ('tasks', 'weights', 'width', 'share', 'branch', 'sharing', 'affinity', 'full')
 
 
 def get_config(argument: str = 'sklearn:digits,uncertainty'):
@@ -128,7 +138,7 @@ def get_config(argument: str = 'sklearn:digits,uncertainty'):
     c.options = {'branch': fields['branch']} if 'branch' in fields else {}
     twins: dict = {task: f'single_{task}' for task in tasks}
     c.runs.update({name: only(task) for task, name in twins.items()})
-    arms = joint(balancers, fields, dict(c.options))
+    arms = joint(balancers, fields, dict(c.options), len(tasks))
     for percent in listed(fields, 'width'):
         arms[f'width_{percent}'] = {'net': wider(known['net'], int(percent) / 100)}
     task, _, shares = fields.get('share', '').partition(':')
@@ -148,14 +158,42 @@ def only(task: str, **source) -> dict:
     return {'data': {'streams': {'source': {**one, **source}}, 'evaluate': {'test': one}}}
 
 
-def joint(balancers: tuple[str, ...], fields: dict[str, str], shared: dict) -> dict[str, dict]:
+def joint(
+    balancers: tuple[str, ...], fields: dict[str, str], shared: dict, tasks: int
+) -> dict[str, dict]:
     """The runs that learn all tasks, by balancer and by kind of sharing."""
     arms = {}
     for name in ('equal', *balancers):
         at = {'balancer': 'mgda', 'at': 'features'} if name == 'mgda_ub' else {'balancer': name}
+        if balance := balance_of(at['balancer'], fields, tasks):
+            at['balance'] = balance
         told = {'affinity': True} if 'affinity' in fields and name == 'equal' else {}
         arms[name] = {'options': {**shared, **at, **told}}
+    if 'weights' in fields and 'fixed' not in arms:
+        raise ValueError('weights= are those of the balancer fixed, which is not named')
     return arms | {name: {'options': {'sharing': name}} for name in listed(fields, 'sharing')}
+
+
+def balance_of(balancer: str, fields: dict[str, str], tasks: int) -> dict:
+    """All that a balancer may be told, for flags to change; the weights, if the argument has them.
+
+    Raises:
+      ValueError: there is no such balancer, or not a number for every task.
+    """
+    rows = {**BALANCERS, **SOLVERS}
+    if balancer not in rows:
+        raise unknown('balancer', balancer, [*rows, 'mgda_ub'])
+    found = keywords(rows[balancer])
+    if balancer == 'fixed' and 'weights' in fields:
+        try:
+            found['weights'] = tuple(map(float, listed(fields, 'weights')))
+        except ValueError:
+            found['weights'] = ()
+        if len(found['weights']) != tasks:
+            raise ValueError(
+                f'weights={fields["weights"]} are not {tasks} numbers joined by +, one a task'
+            )
+    return found
 
 
 def listed(fields: dict[str, str], name: str) -> list[str]:

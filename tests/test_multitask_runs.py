@@ -1,16 +1,20 @@
 """Several tasks in runs and studies: data in memory or not, twins, verdicts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs.multitask import DATA, get_config, wider
-from launch import prepare
+from launch import prepare, train
 from tests import runs
 from tests.data import toys  # noqa: F401  registers the toy sets
 from tests.test_multitask import config
 from tljax import study
 from tljax.data import labels
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_decoded_batches_are_those_of_memory(tmp_path):
@@ -130,3 +134,46 @@ def test_width_makes_the_net_of_any_data_narrower(data):
         assert net.get('dense', 0) / factor == c.net.get('dense', 0)
     with pytest.raises(ValueError, match="'vit'} tells neither"):
         wider({'name': 'vit'}, 0.5)
+
+
+def parsed(argument: str, *flags: str):
+    """The config of a command line."""
+    config = f'--config={ROOT / "configs/multitask.py"}:sklearn:digits,{argument}'
+    return train.parse(['train.py', config, '--workdir=runs/a', *flags])[0]
+
+
+def test_balancers_are_told_by_flag_or_by_field():
+    runs_of = '--config.runs'
+    c = parsed(
+        'fixed+cagrad,tasks=label+ink',
+        f'{runs_of}.fixed.options.balance.weights=(1.0,0.3)',
+        f'{runs_of}.cagrad.options.balance.c=0.5',
+    )
+    assert c.runs.fixed.options.balance.weights == (1.0, 0.3)
+    assert c.runs.cagrad.options.balance.c == 0.5
+    assert 'balance' not in c.runs.equal.options
+    c = get_config('sklearn:digits,fixed,tasks=label+ink,weights=1+0.3')
+    assert c.runs.fixed.options.balance.weights == (1.0, 0.3)
+
+
+@pytest.mark.parametrize(
+    ('argument', 'message'),
+    [
+        ('fixed,weights=1+2', 'weights=1\\+2 are not 4 numbers'),
+        ('fixed,weights=1+2+3+x', 'are not 4 numbers'),
+        ('equal,weights=1+1+1+1', 'which is not named'),
+        ('mdga', "unknown balancer 'mdga'.*did you mean 'mgda'"),
+    ],
+)
+def test_balancers_that_cannot_be_are_refused_in_the_argument(argument, message):
+    with pytest.raises(ValueError, match=message):
+        get_config(f'sklearn:digits,{argument}')
+
+
+def test_weights_that_lack_are_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(study.experiment, 'run', None)
+    c = get_config('sklearn:digits,fixed')
+    with pytest.raises(
+        ValueError, match=r'weights \(\); expected 4, .* as options.balance.weights'
+    ):
+        study.run(c, tmp_path / 'run')

@@ -170,6 +170,10 @@ def check_choices(config) -> None:
     ):
         if name not in known:
             raise unknown(kind, name, known)
+    build, options = methods.METHODS[config.method], config.options
+    check_keywords(build, options, f'option of method {config.method!r}')
+    if config.method in methods.CHECKS:
+        methods.CHECKS[config.method](config)
     for name, stream in config.data.evaluate.items():
         if stream.among not in zero_shot.AMONG:
             raise unknown(f'data.evaluate.{name}.among', stream.among, zero_shot.AMONG)
@@ -247,7 +251,6 @@ def options_of(config) -> Options:
 def build_method(config, spec: Spec) -> Method:
     """The config's method for these data."""
     build, options = methods.METHODS[config.method], config.options.to_dict()
-    check_keywords(build, options, f'option of method {config.method!r}')
     return build(config, spec, partial(optimizers.build, config.optimizer), **options)
 
 

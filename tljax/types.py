@@ -153,10 +153,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
     return ValueError(f'unknown {kind} {name!r}: there are {", ".join(known) or "none"}{hint}')
 
 
+def keywords(function: Callable) -> dict[str, Any]:
+    """A function's parameters that have a default, with these."""
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not one.empty}
+
+
 def check_keywords(function: Callable, given: Iterable[str], kind: str) -> None:
     """Raises ValueError for a keyword that is none of the function's parameters with a default."""
-    parameters = inspect.signature(function).parameters.values()
-    known = [one.name for one in parameters if one.default is not one.empty]
+    known = keywords(function)
     for name in given:
         if name not in known:
             raise unknown(kind, name, known)

@@ -86,7 +86,10 @@ def fixed(weights: tuple[float, ...] = ()) -> Balancer:
 
     def init(tasks):
         if len(weights) != tasks:
-            raise ValueError(f'weights {weights} are {len(weights)}; expected {tasks}, one a task')
+            raise ValueError(
+                f"balancer 'fixed' has the weights {weights}; expected {tasks}, one a task in "
+                'their order, as options.balance.weights'
+            )
         return {}, {}
 
     return Balancer(init, lambda own, memory, losses, key: (jnp.array(weights) @ losses, memory))

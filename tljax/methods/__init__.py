@@ -71,3 +71,6 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     'triplet': embedding.triplet,
     'wdgrl': wdgrl.build,
 }
+
+# name -> check(config), for a method whose options can be told to be wrong before data are read
+CHECKS: Mapping[str, Callable[..., None]] = {'multitask': multitask.check}

@@ -25,7 +25,7 @@ from tljax.methods.task_gradients import (
 )
 from tljax.methods.task_network import SHARED, TaskNetwork, joined
 from tljax.nets.apply import apply
-from tljax.types import Method, Phase, Player, Spec, check_keywords, unknown
+from tljax.types import Method, Phase, Player, Spec, check_keywords, keywords, unknown
 
 BALANCE = 'balance'  # the role of what a balancer learns and remembers
 AFFINITY = 'affinity'  # sums over steps of how tasks bear on each other
@@ -121,6 +121,15 @@ def _rule(balancer: str, at: str, balance: dict) -> tuple[Solver | None, Balance
     if solver:
         return partial(solver, **balance), equal()
     return None, rows[balancer](**balance)
+
+
+def check(config) -> None:
+    """Raises ValueError, before any data is read, for a balancer that cannot be; see `build`."""
+    options = {**keywords(build), **config.options.to_dict()}
+    streams = [*config.data.streams.values(), *config.data.evaluate.values()]
+    tasks = {task for stream in streams if stream.labelled for task in stream.tasks}
+    _, weighed = _rule(options['balancer'], options['at'], dict(options['balance'] or {}))
+    weighed.init(len(tasks))
 
 
 def _apart(network: Callable, own: optax.GradientTransformation | None) -> Callable:
