@@ -1,7 +1,7 @@
 """Losses of several tasks, and balancers that make one number of them.
 
 The other kind of balancing, which looks at the tasks' gradients, is in `losses.surgery`. A task of
-which the batch has no label has the loss 0, which no balancer takes for one that was reached.
+which the batch has no label has the loss 0; the others are weighed as if it were not there.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ import optax
 from tljax.types import Array, Key, PyTree, Scalar
 
 _TINY = 1e-12
+_ABSENT = -1e30  # the logit of a task that no example of the batch has a label of
 
 
 def classification(logits: Array, label: Array) -> Scalar:
@@ -48,6 +49,17 @@ LOSSES: Mapping[str, Callable[[Array, Array], Scalar]] = {
 def masked_mean(values: Array, known: Array) -> Scalar:
     """The mean of the known values, 0 where there is none."""
     return jnp.where(known, values, 0.0).sum() / jnp.maximum(known.sum(), 1)
+
+
+def shares(logits: Array, losses: Array) -> Array:
+    """The softmax [T] over the tasks that the batch has labels of; 0 for the others."""
+    present = losses > 0
+    return jax.nn.softmax(jnp.where(present, logits, _ABSENT)) * present
+
+
+def weights_of(logits: Array, losses: Array) -> Array:
+    """`shares` times the number of those tasks."""
+    return jnp.sum(losses > 0) * shares(logits, losses)
 
 
 class Balancer(NamedTuple):
@@ -112,7 +124,7 @@ def uncertainty() -> Balancer:
 
 
 def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
-    """Weights T softmax(r / temperature), r_t = L_t(k - 1) / L_t(k - 2).
+    """Weights T softmax(r / temperature), r_t = L_t(k - 1) / L_t(k - 2), of T tasks with labels.
 
     Liu, Johns and Davison 2019, "End-to-end multi-task learning with attention", arXiv:1803.10704,
     equation 7. L_t(k) is the mean of those steps of a window that had labels of the task, or the
@@ -127,7 +139,7 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
     def total(own, memory, losses, key):
         last, before = memory['last'], memory['before']
         ratio = jnp.where(before > 0, last / jnp.where(before > 0, before, 1.0), 1.0)
-        weights = len(losses) * jax.nn.softmax(ratio / temperature)
+        weights = weights_of(ratio / temperature, losses)
         count, added = memory['count'] + 1, memory['sum'] + jax.lax.stop_gradient(losses)
         seen, full = memory['seen'] + (losses > 0), count % window == 0
         mean = jnp.where(seen > 0, added / jnp.maximum(seen, 1), last)
@@ -147,8 +159,7 @@ def random_weights() -> Balancer:
     """Weights T softmax(n), n ~ N(0, 1) anew each step: Lin et al. 2022, arXiv:2111.10603."""
 
     def total(own, memory, losses, key):
-        weights = jax.nn.softmax(jax.random.normal(key, losses.shape))
-        return len(losses) * weights @ losses, memory
+        return weights_of(jax.random.normal(key, losses.shape), losses) @ losses, memory
 
     return Balancer(_nothing, total)
 
@@ -163,16 +174,15 @@ def famo(decay: float = 1e-3, rate: float = 0.025) -> Balancer:
     """
 
     def total(own, memory, losses, key):
-        z, present = jax.nn.softmax(jax.lax.stop_gradient(own['w'])), losses > 0
-        log = jnp.log(jnp.where(present, losses, 1.0))
-        share = jnp.where(present, z / jnp.where(present, losses, 1.0), 0.0)
-        scale = 1 / jnp.maximum(jax.lax.stop_gradient(share.sum()), _TINY)
+        z, there = shares(jax.lax.stop_gradient(own['w']), losses), jnp.where(losses > 0, losses, 1)
+        log = jnp.log(there)
+        scale = 1 / jnp.maximum(jax.lax.stop_gradient(jnp.sum(z / there)), _TINY)
         return scale * z @ log, {'log': jax.lax.stop_gradient(log)}
 
     def follow(own, memory, losses):
         after = jnp.log(jnp.where(losses > 0, losses, 1.0))
         fall = jax.lax.stop_gradient(memory['log'] - after)
-        return jax.nn.softmax(own['w']) @ fall + decay / 2 * jnp.sum(own['w'] ** 2)
+        return shares(own['w'], losses) @ fall + decay / 2 * jnp.sum(own['w'] ** 2)
 
     init = lambda tasks: ({'w': jnp.zeros(tasks)}, {'log': jnp.zeros(tasks)})
     return Balancer(init, total, follow, optimizer=optax.adam(rate))
@@ -186,22 +196,22 @@ def gradnorm(alpha: float = 1.5, rate: float = 0.025) -> Balancer:
     rate at which task t is learnt. Chen et al. 2018, "GradNorm: Gradient normalization for
     adaptive loss balancing in deep multitask networks", arXiv:1711.02257, equations 1 and 2 and
     algorithm 1; moved by Adam at the rate of its section 5. The softmax keeps the weights positive
-    and their sum T, in place of dividing by their sum after every step; and the gradients are those
-    by the shared features, in place of the last shared layer's weights, so that no layer has to be
-    named.
+    and their sum T, the number of tasks with labels, in place of dividing by their sum after every
+    step; and the gradients are those by the shared features, in place of the last shared layer's
+    weights, so that no layer has to be named.
     """
-    weights = lambda own: len(own['v']) * jax.nn.softmax(own['v'])
 
     def total(own, memory, losses, key):
-        return jax.lax.stop_gradient(weights(own)) @ losses, memory
+        return weights_of(jax.lax.stop_gradient(own['v']), losses) @ losses, memory
 
     def steer(own, memory, losses, norms):
         # A batch without labels of a task has the loss 0: its first loss is yet to come.
         first = jnp.where(memory['first'] > 0, memory['first'], losses)
         left = losses / jnp.maximum(first, _TINY)
-        behind = left / jnp.maximum(left.mean(), _TINY)
-        wanted = jax.lax.stop_gradient((weights(own) * norms).mean() * behind**alpha)
-        return jnp.abs(weights(own) * norms - wanted).sum(), {'first': first}
+        behind = left / jnp.maximum(masked_mean(left, losses > 0), _TINY)
+        weighed = weights_of(own['v'], losses) * norms
+        wanted = jax.lax.stop_gradient(masked_mean(weighed, losses > 0) * behind**alpha)
+        return jnp.abs(weighed - wanted).sum(), {'first': first}
 
     init = lambda tasks: ({'v': jnp.zeros(tasks)}, {'first': jnp.zeros(tasks)})
     return Balancer(init, total, steer=steer, optimizer=optax.adam(rate))

@@ -19,18 +19,18 @@ _TINY = 1e-12
 Solver = Callable[..., Array]  # inner products [T, T], key, options -> weights [T]
 
 
-def minimum_on_simplex(value: Callable[[Array], Scalar], tasks: int, iterations: int) -> Array:
-    """The minimum over the simplex of a convex function, by pairwise Frank-Wolfe.
+def minimum_on_simplex(value: Callable[[Array], Scalar], present: Array, iterations: int) -> Array:
+    """The minimum of a convex function over the simplex [T] of the tasks present [T].
 
-    Each iteration moves weight from the corner of the largest slope to that of the least, as much
-    as bisection of the slope says (Lacoste-Julien and Jaggi 2015, arXiv:1511.05932, algorithm 2).
-    One iteration is exact for two tasks.
+    By pairwise Frank-Wolfe: each iteration moves weight from the corner of the largest slope to
+    that of the least, as much as bisection of the slope says (Lacoste-Julien and Jaggi 2015,
+    arXiv:1511.05932, algorithm 2). One iteration is exact for two tasks.
     """
-    slope = jax.grad(value)
+    slope, tasks = jax.grad(value), len(present)
 
     def step(_, weights):
         found = slope(weights)
-        to = jax.nn.one_hot(jnp.argmin(found), tasks)
+        to = jax.nn.one_hot(jnp.argmin(jnp.where(present, found, jnp.inf)), tasks)
         of = jax.nn.one_hot(jnp.argmax(jnp.where(weights > 0, found, -jnp.inf)), tasks)
 
         def halve(_, bounds):
@@ -42,7 +42,12 @@ def minimum_on_simplex(value: Callable[[Array], Scalar], tasks: int, iterations:
         return jnp.maximum(weights + high * (to - of), 0.0)
 
     iterations = 1 if tasks == 2 else iterations
-    return jax.lax.fori_loop(0, iterations, step, jnp.full(tasks, 1 / tasks))
+    return jax.lax.fori_loop(0, iterations, step, _mean(present))
+
+
+def _mean(present: Array) -> Array:
+    """The weights [T] that make the mean of the present tasks' gradients."""
+    return present / jnp.maximum(present.sum(), 1)
 
 
 def mgda(products: Array) -> Array:
@@ -52,9 +57,8 @@ def mgda(products: Array) -> Array:
     arXiv:1810.04650, equation 3 and algorithm 2; for two tasks its equation 5.
     """
     scaled = products / jnp.maximum(jnp.trace(products), _TINY)
-    # A gradient of 0 would be the point of least norm: far away, it gets no weight.
-    scaled += jnp.diag(jnp.where(jnp.diag(products) > 0, 0.0, 1e6))
-    return minimum_on_simplex(lambda a: a @ scaled @ a, len(products), 100)
+    # The gradient 0 of an absent task would be the point of least norm.
+    return minimum_on_simplex(lambda a: a @ scaled @ a, jnp.diag(products) > 0, 100)
 
 
 def pcgrad(products: Array, key: Key) -> Array:
@@ -85,12 +89,11 @@ def cagrad(products: Array, c: float = 0.4) -> Array:
     <g_w, g_0> + c |g_0| |g_w|. Liu et al. 2021, "Conflict-averse gradient descent for multi-task
     learning", arXiv:2110.14048, equation 3 and algorithm 1; there rescaled by 1 / (1 + c^2).
     """
-    tasks = len(products)
-    scaled = products / jnp.maximum(jnp.trace(products), _TINY)
-    mean = jnp.full(tasks, 1 / tasks)
+    scaled, present = products / jnp.maximum(jnp.trace(products), _TINY), jnp.diag(products) > 0
+    mean = _mean(present)
     radius = c * jnp.sqrt(jnp.maximum(mean @ scaled @ mean, 0.0))
     length = lambda w: jnp.sqrt(jnp.maximum(w @ scaled @ w, 0.0) + _TINY)
-    w = minimum_on_simplex(lambda w: w @ scaled @ mean + radius * length(w), tasks, 100)
+    w = minimum_on_simplex(lambda w: w @ scaled @ mean + radius * length(w), present, 100)
     return mean + radius / length(w) * w
 
 
