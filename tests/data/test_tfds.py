@@ -9,14 +9,17 @@ import pytest
 from launch import prepare
 from tests.data import toys
 from tljax.data import sources, tfds
+from tljax.types import Task
+
+TOYS = ('colours', 'unlabelled', 'captions', 'faces', 'tasks', 'attributes')
 
 
 @pytest.fixture(scope='module')
 def toy_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp('tfds')
     with contextlib.redirect_stderr(io.StringIO()):
-        for name in ('toy_colours', 'toy_unlabelled', 'toy_captions', 'toy_faces'):
-            prepare.prepare(name, str(folder))
+        for name in TOYS:
+            prepare.prepare(f'toy_{name}', str(folder))
     return str(folder)
 
 
@@ -83,6 +86,38 @@ def test_records_that_are_too_many_to_keep_are_read_one_by_one(toy_dir, request)
     np.testing.assert_array_equal(sources.arrays(kept), sources.arrays(read))
     again = pickle.loads(pickle.dumps(read))
     np.testing.assert_array_equal(again.fetch(2), read.fetch(2))
+
+
+@pytest.mark.parametrize('size', ['kept', 'large'])
+def test_columns_of_several_kinds_are_tasks(toy_dir, size, request):
+    if size == 'large':
+        request.getfixturevalue('large')
+    tasks = ('label', 'tags', 'size')
+    source = sources.load('tfds:toy_tasks', 'train[2:9]', data_dir=toy_dir, tasks=tasks)
+    assert [task.kind for task in source.tasks.values()] == [
+        'classification',
+        'multilabel',
+        'regression',
+    ]
+    assert source.tasks['tags'].classes == ('a', 'b', 'c')
+    assert source.targets['tags'].dtype == np.int32
+    for at in range(7):
+        row = int(source.fetch(at)[0, 0, 0])
+        assert source.targets['label'][at] == row % 2
+        assert source.targets['tags'][at].tolist() == [row >> i & 1 for i in range(3)]
+        np.testing.assert_array_equal(source.targets['size'][at], [row / 4])
+    with pytest.raises(ValueError, match="no task 'count'"):
+        sources.load('tfds:toy_tasks', data_dir=toy_dir, tasks=('count',))
+
+
+def test_a_dict_of_flags_is_a_multilabel_task(toy_dir):
+    source = sources.load('tfds:toy_attributes', data_dir=toy_dir, tasks=('attributes',))
+    assert source.tasks['attributes'] == Task('multilabel', ('Bald', 'Young'))
+    for at in range(12):
+        row = int(source.fetch(at)[0, 0, 0])
+        assert source.targets['attributes'][at].tolist() == [row % 2, row > 5]
+    with pytest.raises(ValueError, match='has no classes, but the tasks attributes: name some as'):
+        sources.load('tfds:toy_attributes', data_dir=toy_dir)
 
 
 def test_labels_of_a_large_split_are_read_once(tmp_path, large):

@@ -105,6 +105,47 @@ class ToyVillage(ToyColours):
             yield row, {'image': picture(row), 'image/filename': f'{row}.jpg', 'label': row % 3}
 
 
+class ToyTasks(ToyColours):
+    """A class, several tags and a number of each image."""
+
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self):
+        features = {
+            'image': tfds.features.Image(shape=(4, 6, 3)),
+            'label': tfds.features.ClassLabel(names=['even', 'odd']),
+            'tags': tfds.features.Sequence(tfds.features.ClassLabel(names=['a', 'b', 'c'])),
+            'size': tfds.features.Scalar(np.float32),
+            'count': tfds.features.Scalar(np.int64),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _generate_examples(self, count):
+        for row in range(count):
+            tags = [tag for i, tag in enumerate('abc') if row >> i & 1]
+            numbers = {'label': row % 2, 'tags': tags, 'size': row / 4, 'count': row}
+            yield row, {'image': picture(row), **numbers}
+
+
+class ToyAttributes(ToyColours):
+    """Flags of each image and no class, as the set 'celeb_a' has them."""
+
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self):
+        features = {
+            'image': tfds.features.Image(shape=(4, 6, 3)),
+            'landmarks': {'left_x': np.int64, 'left_y': np.int64},
+            'attributes': {'Bald': np.bool_, 'Young': np.bool_},
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _generate_examples(self, count):
+        for row in range(count):
+            marks, flags = {'left_x': 1, 'left_y': row}, {'Bald': row % 2 > 0, 'Young': row > 5}
+            yield row, {'image': picture(row), 'landmarks': marks, 'attributes': flags}
+
+
 class ToyOnline(ToyColours):
     """Wants a file from the network, in vain."""
 

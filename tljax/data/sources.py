@@ -80,6 +80,10 @@ def load(
         be. The message says where, what was found and what to do.
     """
     dataset = _open(spec, decode.Pixels(size, channels, fit), data_dir)
+    if len(dataset.classes) < 2 and dataset.tasks and not tasks:
+        raise ValueError(
+            f'{spec}: has no classes, but the tasks {", ".join(dataset.tasks)}: name some as tasks='
+        )
     part = _join([dataset.read(*cut) for cut in parse(split, dataset.sizes)])
     name = f'{spec} ({split})'
     names = dataset.classes

@@ -31,7 +31,8 @@ def data_dirs(data_dir: str | None) -> list[Path]:
 def open_tfds(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset:
     """Opens a prepared set, 'mnist', 'domainnet/clipart' (a configuration) or 'mnist:3.0.1'.
 
-    A label that is a text, as the name of a person in 'lfw', is a class for each that occurs.
+    A label that is a text, as the name of a person in 'lfw', is a class for each that occurs. A set
+    without a label of its own that has tasks, as 'celeb_a', has the one class 'image'.
 
     Raises:
       ValueError: the set is not prepared, is not in ArrayRecord files, or has no image and label.
@@ -46,20 +47,23 @@ def open_tfds(name: str, pixels: decode.Pixels, data_dir: str | None) -> Dataset
             f'{folder}: is prepared as {file_format}, which needs TensorFlow to read; prepare it '
             f'as array_record elsewhere by `{_command(name, "OTHER")}` and give data_dir OTHER'
         )
-    image, label = _features(tfds, builder.info, name)
+    found = _tasks(tfds, builder.info.features)
+    image, label = _features(tfds, builder.info, name, found)
+    tasks = {} if [*found] == [label] else found  # the label itself is no further task
     if pixels.channels is None:
         channels = builder.info.features[image].shape[-1]
         pixels = pixels._replace(channels=channels if channels in (1, 3) else 3)
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     classes = _classes(tfds, builder, label)
-    tasks = _tasks(tfds, builder.info.features)
     keys = (image, label)
     read = functools.partial(_read, builder, f'tfds:{name}', keys, classes, pixels, tasks=tasks)
     return Dataset(classes, sizes, read, tasks)
 
 
-def _classes(tfds, builder, key: str) -> tuple[str, ...]:
+def _classes(tfds, builder, key: str | None) -> tuple[str, ...]:
     """The names of the classes; of labels that are texts, those of all splits, in their order."""
+    if key is None:
+        return ('image',)
     if not isinstance(builder.info.features[key], tfds.features.Text):
         return tuple(builder.info.features[key].names)
     cache = Path(builder.data_dir) / f'.{key}.npy'  # every record has to be read for them
@@ -93,7 +97,7 @@ def _text(feature) -> str:
 
 
 def _tasks(tfds, features) -> dict[str, Task]:
-    """The features, if several, that are class labels, sequences of these, or real numbers."""
+    """The features that are class labels, sequences of these, dicts of flags, or real numbers."""
     found = {}
     for name, feature in features.items():
         if isinstance(feature, tfds.features.ClassLabel):
@@ -102,9 +106,13 @@ def _tasks(tfds, features) -> dict[str, Task]:
             feature.feature, tfds.features.ClassLabel
         ):
             found[name] = Task('multilabel', tuple(feature.feature.names))
+        elif isinstance(feature, tfds.features.FeaturesDict) and all(
+            one.shape == () and one.np_dtype == np.bool_ for one in feature.values()
+        ):
+            found[name] = Task('multilabel', tuple(feature))
         elif type(feature) is tfds.features.Scalar and feature.np_dtype in (np.float32, np.float64):
             found[name] = Task('regression', ('value',))
-    return found if len(found) > 1 else {}  # the label itself is no further task
+    return found
 
 
 def find(name: str, folders: Sequence[Path]) -> Path:
@@ -154,8 +162,11 @@ def _command(name: str, data_dir: str | None) -> str:
     return f'python launch/prepare.py {name}' + (f' --data_dir {data_dir}' if data_dir else '')
 
 
-def _features(tfds, info, name: str) -> tuple[str, str]:
-    """The names of the image and of the class feature: the set's own pair, or the only ones."""
+def _features(tfds, info, name: str, tasks: dict[str, Task]) -> tuple[str, str | None]:
+    """The names of the image and of the class feature: the set's own pair, or the only ones.
+
+    None in place of the latter where there is no such one, but tasks.
+    """
     items = info.features.items()
     texts = [k for k, f in items if k == 'label' and isinstance(f, tfds.features.Text)]
     kinds = {
@@ -166,6 +177,8 @@ def _features(tfds, info, name: str) -> tuple[str, str]:
     pair = []
     for kind, own in zip(kinds.values(), info.supervised_keys or ('image', 'label'), strict=False):
         named = [key for key in (own, 'image', 'label') if key in kind]
+        if not named and len(kind) != 1 and pair and tasks:
+            return pair[0], None
         if not named and len(kind) != 1:
             features = ', '.join(f'{k}: {type(f).__name__}' for k, f in info.features.items())
             raise ValueError(
@@ -183,7 +196,7 @@ def _is_image(tfds, feature) -> bool:
 def _read(
     builder,
     name: str,
-    keys: tuple[str, str],
+    keys: tuple[str, str | None],
     classes: tuple[str, ...],
     pixels,
     split: str,
@@ -215,27 +228,32 @@ def _targets(records, rows: np.ndarray, kept: bool, tasks: dict[str, Task]) -> d
         for record in chunk:
             example = _example(record)
             for name, task in tasks.items():
-                columns[name].append(_value(example[name], task))
+                columns[name].append(_value(example, name, task))
     kinds = {'regression': np.float32}
     return {name: np.array(columns[name], kinds.get(tasks[name].kind, np.int32)) for name in tasks}
 
 
-def _value(feature, task: Task):
+def _value(example, name: str, task: Task):
+    """The label of a task, as `Task` has it."""
     if task.kind == 'regression':
-        return list(feature.float_list.value)
-    values = list(feature.int64_list.value)
+        return list(example[name].float_list.value)
+    if f'{name}/{task.classes[0]}' in example:  # a dict of flags
+        return [example[f'{name}/{flag}'].int64_list.value[0] for flag in task.classes]
+    values = list(example[name].int64_list.value)
     if task.kind == 'classification':
         return values[0]
     return np.isin(np.arange(len(task.classes)), values)
 
 
 def _labels(
-    records, rows: list[int], key: str, classes: tuple[str, ...], cache: Path
+    records, rows: list[int], key: str | None, classes: tuple[str, ...], cache: Path
 ) -> tuple[np.ndarray, Sequence[bytes] | None]:
     """Labels [n] int32 without decoding an image, and the records if they are small enough to keep.
 
     A large split has to be read whole, so its labels are then written beside it, for the next time.
     """
+    if key is None:
+        return np.zeros(len(rows), np.int32), None
     if cache.is_file() and len(known := np.load(cache)) == len(records):
         return known[rows], None
     numbers = {name: number for number, name in enumerate(classes)}
