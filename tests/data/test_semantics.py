@@ -53,10 +53,35 @@ def test_words_of_a_name_are_averaged(kind, tmp_path):
     assert found.vectors.dtype == np.float32
 
 
-def test_a_vector_of_the_whole_name_comes_first(tmp_path):
-    (tmp_path / 'w.json').write_text(json.dumps({**VECTORS, 'Polar_Bear': [7, 7, 7]}))
+@pytest.mark.parametrize('key', ['Polar_Bear', 'polar-bear', 'polar bear', 'polar+bear'])
+def test_a_vector_of_the_whole_name_comes_first(key, tmp_path):
+    (tmp_path / 'w.json').write_text(json.dumps({**VECTORS, key: [7, 7, 7]}))
     found = semantics.load((f'words:{tmp_path / "w.json"}',), CLASSES)
     np.testing.assert_array_equal(found.vectors[0], [7, 7, 7])
+
+
+def test_vectors_by_whole_names_need_no_single_words(tmp_path):
+    np.savez(tmp_path / 'w.npz', **{'polar+bear': [7, 7], 'horse': [1, 2]})
+    found = semantics.load((f'words:{tmp_path / "w.npz"}',), CLASSES)
+    np.testing.assert_array_equal(found.vectors, [[7, 7], [1, 2]])
+
+
+def test_of_several_spellings_that_of_the_class_comes_first(tmp_path):
+    file = tmp_path / 'w.json'
+    file.write_text(json.dumps({'horse': [1], 'Horse': [2], 'HORSE': [3], 'polar bear': [4]}))
+    for name, value in (('horse', 1), ('Horse', 2), ('HORSE', 3), ('hOrse', 1)):
+        assert semantics.load((f'words:{file}',), (name,)).vectors == value
+
+
+@pytest.mark.parametrize('header', ['', '5 3\n'])
+@pytest.mark.parametrize('odd', ['. . .', '\xa0', 'at 1.5', 'a\xa0b'])
+def test_words_with_blanks_in_them(header, odd, tmp_path):
+    """As in glove.840B; also where the first line has one, and with a blank at the end of lines."""
+    lines = [f'{odd} 9 9 9 \n', 'polar bear 7 7 7\n', 'bear 0 2 2 \n', 'horse 1\t2 3\n', 'a 1 1 1']
+    for rows in (lines, [*lines[1:4], lines[0]]):
+        (tmp_path / 'w.txt').write_text(header + ''.join(rows))
+        found = semantics.load((f'words:{tmp_path / "w.txt"}',), CLASSES)
+        np.testing.assert_array_equal(found.vectors, [[7, 7, 7], [1, 2, 3]])
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -73,6 +98,7 @@ def test_a_missing_word_is_named_with_near_misses(kind, tmp_path):
     ('name', 'text', 'message'),
     [
         ('w.txt', 'a 1 2\nhorse 1\n', r"w.txt: can't be read as word vectors \(line 2 has 1 num"),
+        ('w.txt', '', r"can't be read as word vectors \(its lines are no words with numbers"),
         ('w.txt', 'polar 1 x\nbear 1 2\nhorse 1 2\n', "could not convert string to float: 'x'"),
         ('w.json', '{"horse": [1,', "w.json: can't be read as word vectors"),
         ('w.npz', 'no zip', "w.npz: can't be read as word vectors"),

@@ -1,7 +1,9 @@
 """Word vectors of class names, from the files that word2vec, GloVe and others leave."""
 
+import itertools
 import json
 import re
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -9,14 +11,18 @@ import numpy as np
 
 from tljax.data.splits import did_you_mean
 
+_NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?', re.IGNORECASE)
+_FIRST = 100  # lines that tell how many numbers there are in one
+
 
 def of_classes(file: Path, which: str, classes: Sequence[str]) -> np.ndarray:
     """Word vectors: word2vec (text, .bin), GloVe (text), or word -> vector as JSON, .js or .npz.
 
-    A class whose whole name has a vector gets that ('polar_bear'); else the mean of its words'.
+    A class whose whole name has a vector gets that ('polar_bear', 'Polar bear'), of several the one
+    that is spelt as the class is, or else the first; any other class gets the mean of its words'.
     """
     del which
-    wanted = {spelt: None for name in classes for spelt in _spellings(plain(name))}
+    wanted = {spelt for name in map(plain, classes) for spelt in (name, *name.split())}
     if not file.is_file():
         raise ValueError(f'{file}: there is no such file of word vectors')
     reader = {'.bin': _word2vec_binary, '.json': _json, '.js': _json, '.npz': _npz}
@@ -25,21 +31,17 @@ def of_classes(file: Path, which: str, classes: Sequence[str]) -> np.ndarray:
     try:
         for word, vector in reader.get(file.suffix, _word_lines)(file):
             vocabulary.append(word)
-            if word.lower() in wanted:
-                known.setdefault(word.lower(), np.asarray(vector, np.float32))
+            spelt = plain(word)
+            if spelt in wanted and (spelt not in known or word in classes):
+                known[spelt] = np.asarray(vector, np.float32)
     except (ValueError, IndexError, KeyError) as error:
         raise ValueError(f"{file}: can't be read as word vectors ({error})") from None
     return np.stack([_phrase(plain(name), known, vocabulary, file) for name in classes])
 
 
-def _spellings(name: str) -> Iterator[str]:
-    yield from (name.replace(' ', '_'), name.replace(' ', '-'), *name.split())
-
-
 def _phrase(name: str, known: Mapping, vocabulary: Sequence[str], file: Path) -> np.ndarray:
-    for spelt in (name.replace(' ', '_'), name.replace(' ', '-')):
-        if spelt in known:
-            return known[spelt]
+    if name in known:
+        return known[name]
     for word in name.split():
         if word not in known:
             hint = did_you_mean(word, vocabulary)
@@ -48,17 +50,29 @@ def _phrase(name: str, known: Mapping, vocabulary: Sequence[str], file: Path) ->
 
 
 def _word_lines(file: Path) -> Iterator[tuple[str, Sequence[str]]]:
-    """'word x1 ... xA' a line; word2vec's first line, of two numbers, is left out."""
-    width = 0
+    """'word x1 ... xA' a line, where a word may have blanks in it; word2vec's has 'N A' before."""
     with file.open(encoding='utf-8', errors='replace') as text:
-        for number, line in enumerate(text, start=1):
-            word, *cells = line.split()
-            if number == 1 and len(cells) == 1:
+        first = list(itertools.islice(text, _FIRST))
+        header = re.fullmatch(r'\d+\s+(\d+)\s*', first[0]) if first else None
+        width = int(header[1]) if header else _width(first)
+        for number, line in enumerate(itertools.chain(first, text), start=1):
+            if (number == 1 and header) or not line.strip():
                 continue
-            width = width or len(cells)
+            cells = line.rsplit(None, width)
+            # Of a word that is nothing but blanks, rsplit leaves none.
+            word = '' if len(cells) == width and line[0].isspace() else cells.pop(0)
             if len(cells) != width:
                 raise ValueError(f'line {number} has {len(cells)} numbers, not {width}')
             yield word, cells
+
+
+def _width(lines: Sequence[str]) -> int:
+    """How many numbers most lines end in."""
+    numbers = lambda line: itertools.takewhile(_NUMBER.fullmatch, reversed(line.split()[1:]))
+    width = statistics.mode(len(list(numbers(line))) for line in lines) if lines else 0
+    if not width:
+        raise ValueError('its lines are no words with numbers behind')
+    return width
 
 
 def _word2vec_binary(file: Path) -> Iterator[tuple[str, np.ndarray]]:
