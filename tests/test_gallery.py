@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shutil
 
 import jax
@@ -51,7 +52,17 @@ def test_scores_and_threshold_of_the_run(run):
     scores = runs.results(run)['scores']
     assert scores['test']['accuracy'][0] > 0.4, 'chance is 0.2'
     assert scores['pairs']['auc'][0] > 0.6
-    assert models.load(run).threshold == scores['pairs']['threshold'][0]
+    assert models.load(run).threshold == scores['pairs']['validated_threshold'][0]
+    assert 0.5 < scores['pairs']['validated_accuracy'][0] <= 1
+
+
+def test_the_threshold_of_runs_without_validation_classes(run, tmp_path):
+    shutil.copytree(run, tmp_path / 'run')
+    results = runs.results(run)
+    pairs = results['scores']['pairs']
+    del pairs['validated_threshold'], pairs['validated_accuracy']
+    (tmp_path / 'run/results.json').write_text(json.dumps(results))
+    assert models.load(tmp_path / 'run').threshold == pairs['threshold'][0]
 
 
 def test_enrolled_images_are_found_again(run, folder, capsys, tmp_path):

@@ -97,7 +97,8 @@ def test_lambda_comes_from_the_other_half():
     pairs = verification.Pairs(
         np.array([0, 0, 0, 0]), np.array([1, 2, 1, 3]), np.array([True, False] * 2)
     )
-    found = verification.scores(features, pairs, 'euclidean')
+    found = verification.scores(features, verification.Trials(pairs), 'euclidean')
+    assert 'validated_accuracy' not in found
     assert found['accuracy'] == 1
     assert found['auc'] == 1
     assert found['threshold'] == pytest.approx((0.1 + 5) / 2)
@@ -109,6 +110,35 @@ def test_pairs_are_balanced():
     np.testing.assert_array_equal(labels[pairs.one] == labels[pairs.other], pairs.same)
     assert pairs.same.sum() == 25
     assert (pairs.one != pairs.other).all()
+
+
+@pytest.mark.parametrize('groups', [[0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 1, 1, 1, 1, 1, 1], [0] * 8])
+def test_lambda_is_chosen_on_classes_that_are_not_tested(groups):
+    """Whole groups are held out, or classes where that would leave too few."""
+    labels, groups = np.repeat(np.arange(8), 3), np.array(groups)
+    trials = verification.drawn(labels, groups, 40, 0)
+    own, other = (
+        {*labels[one.one], *labels[one.other]} for one in (trials.validation, trials.test)
+    )
+    assert (own & other, own | other) == (set(), set(range(8)))
+    if groups.max() == 3:
+        assert not {*groups[[*own]]} & {*groups[[*other]]}
+    for pairs in trials:
+        np.testing.assert_array_equal(labels[pairs.one] == labels[pairs.other], pairs.same)
+    np.testing.assert_array_equal(trials.every.one, verification.pairs(labels, 40, 0).one)
+    assert verification.drawn(labels[:9], groups, 40, 0).test is None, 'three classes'
+
+
+@pytest.mark.parametrize('metric', ['euclidean', 'manhattan'])
+def test_accuracy_by_lambda_of_other_classes(metric):
+    """Validation classes are 10 apart and others 1, all with examples 0.1 apart."""
+    validation = verification.Pairs(np.array([0, 0]), np.array([1, 2]), np.array([True, False]))
+    test = verification.Pairs(np.array([4, 4, 4]), np.array([5, 6, 7]), np.array([1, 0, 0]) > 0)
+    both = verification.Pairs(*(np.concatenate(one) for one in zip(validation, test, strict=True)))
+    features = np.array([[0.0], [0.1], [10.0], [0], [20.0], [20.1], [21.0], [26.0]])
+    found = verification.scores(features, verification.Trials(both, validation, test), metric)
+    assert found['validated_threshold'] == pytest.approx((0.1 + 10) / 2)
+    assert found['validated_accuracy'] == pytest.approx(2 / 3), 'those 1 apart pass for one class'
 
 
 def test_scores_of_members():

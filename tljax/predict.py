@@ -113,7 +113,8 @@ def load(run: Path, member: int | None = None, new: Added | None = None) -> Mode
         return {n: _TOLD[task.kind](outputs[n].astype(jnp.float32)) for n, task in tasks.items()}
 
     features = jax.jit(lambda values, images: predict(*values, images)['features'])
-    pairs = results['scores'].get('pairs', {}).get('threshold')
+    pairs = results['scores'].get('pairs', {})
+    limits = pairs.get('validated_threshold', pairs.get('threshold'))
     axes = ', '.join(f'{axis} {value:g}' for axis, value in members[chosen].items())
     pixels = pixels_of(config, _fit(config))._replace(channels=spec.image[-1])
     title = f'{run}: member {chosen} of {len(members)} ({axes})'
@@ -125,7 +126,7 @@ def load(run: Path, member: int | None = None, new: Added | None = None) -> Mode
         lambda images: np.asarray(probabilities(values, images)),
         lambda images: np.asarray(features(values, images)),
         unseen.metric_of(config.method),
-        pairs[chosen] if pairs else None,
+        limits[chosen] if limits else None,
         tasks,
         lambda images: _by_image(answers(values, images)),
         identity=cache(lambda: _identity(trained, config, [pixels, spec.image])),

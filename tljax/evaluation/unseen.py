@@ -4,7 +4,8 @@
 'within:20x1x1:20'      the same inside one group (alphabet) each, supports and queries by different
                         drawers: 20 episodes of 20 trials
 'runs:20'               the rows are episodes already: 20 supports, then 20 queries, and so on
-'pairs:1000'            verification of so many pairs, half of them of one class
+'pairs:1000'            verification of so many pairs, half of them of one class; lambda is chosen
+                        on pairs of half of the classes (alphabets) and tried on the others
 """
 
 import re
@@ -71,10 +72,8 @@ def _trials(protocol: str, source: Source):
     if kind == 'runs':
         return few_shot.listed(source.labels, *numbers)
     if kind == 'pairs':
-        return verification.pairs(source.labels, *numbers, SEED)
-    groups = None
-    if kind == 'within':
-        groups = groups_of(source.classes)
+        return verification.drawn(source.labels, groups_of(source.classes), *numbers, SEED)
+    groups = groups_of(source.classes) if kind == 'within' else None
     return few_shot.drawn(source.labels, *numbers, SEED, groups)
 
 

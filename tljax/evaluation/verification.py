@@ -1,6 +1,9 @@
 """Same or different? ROC and what is read from it, and the threshold lambda of a gallery.
 
 A pair is called the same if its distance is below the threshold; at the threshold it is not.
+Lambda is chosen on pairs of some of the classes, the validation classes, and tried on pairs of all
+others; or, for numbers that are compared with others', on one half of the pairs of all classes and
+tried on the other half.
 """
 
 from typing import NamedTuple
@@ -14,6 +17,46 @@ class Pairs(NamedTuple):
     one: np.ndarray
     other: np.ndarray
     same: np.ndarray
+
+
+class Trials(NamedTuple):
+    """Pairs of all classes; and of the two halves that share no class, None if there are none."""
+
+    every: Pairs
+    validation: Pairs | None = None
+    test: Pairs | None = None
+
+
+def drawn(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> Trials:
+    """So many pairs of all classes, and half as many of either half of the classes.
+
+    Groups, such as alphabets, are in one half as a whole, where there are enough of them. With
+    fewer than four classes of two examples there are no halves.
+
+    Args:
+      labels: [N] of the rows.
+      groups: [C] of each class.
+      count: of pairs.
+      seed: of the draw.
+
+    Raises:
+      ValueError: as `pairs`.
+    """
+    every, random = pairs(labels, count, seed), np.random.RandomState(seed)
+    classes, size = np.unique(labels, return_counts=True)
+    fit = classes[size > 1]
+    for unit in (groups[fit], fit):
+        units = np.unique(unit)
+        held = np.isin(unit, random.permutation(units)[: len(units) // 2])
+        if min(held.sum(), (~held).sum()) > 1:
+            rows = (np.flatnonzero(np.isin(labels, fit[own])) for own in (held, ~held))
+            return Trials(every, *(_among(labels, own, max(2, count // 2), seed) for own in rows))
+    return Trials(every)
+
+
+def _among(labels: np.ndarray, rows: np.ndarray, count: int, seed: int) -> Pairs:
+    found = pairs(labels[rows], count, seed)
+    return Pairs(rows[found.one], rows[found.other], found.same)
 
 
 def pairs(labels: np.ndarray, count: int, seed: int) -> Pairs:
@@ -87,16 +130,33 @@ def threshold(distance: np.ndarray, same: np.ndarray) -> float:
     )
 
 
-def scores(features: np.ndarray, of: Pairs, metric: str) -> dict[str, float]:
-    """Of all pairs: 'auc', 'eer', 'tar_at_far_1'; and by lambda of half of them on the other half.
-
-    Each half in turn chooses lambda, and 'accuracy' is that of the other halves together;
-    'interval' is 1.96 standard errors, 'threshold' the lambda of all, and 'loss' the mean cross
-    entropy of sigmoid(lambda - distance).
-    """
+def distances(features: np.ndarray, of: Pairs, metric: str) -> np.ndarray:
+    """[N] of the pairs, of features [rows, D]."""
     difference = features[of.one].astype(np.float64) - features[of.other]
-    euclidean = metric == 'euclidean'
-    apart = np.sqrt((difference**2).sum(-1)) if euclidean else np.abs(difference).sum(-1)
+    if metric == 'manhattan':
+        return np.abs(difference).sum(-1)
+    return np.sqrt((difference**2).sum(-1))
+
+
+def scores(features: np.ndarray, trials: Trials, metric: str) -> dict[str, float]:
+    """Scores of features [rows, D], compared by a metric, 'euclidean' or 'manhattan'.
+
+    By lambda of the validation classes: 'validated_accuracy', of pairs of the others, and
+    'validated_threshold', that lambda; neither is there without such halves. Of pairs of all
+    classes: 'auc', 'eer', 'tar_at_far_1' and 'threshold', the lambda of them all; and cross-fitted,
+    each half of these pairs by lambda of the other: 'accuracy', 'interval' (1.96 standard errors)
+    and 'loss' (mean cross entropy of sigmoid(lambda - distance)).
+    """
+    found = _cross_fitted(distances(features, trials.every, metric), trials.every)
+    if trials.test is None:
+        return found
+    own, other = (distances(features, one, metric) for one in (trials.validation, trials.test))
+    limit = threshold(own, trials.validation.same)
+    right = ((other < limit) == trials.test.same).mean()
+    return found | {'validated_accuracy': float(right), 'validated_threshold': limit}
+
+
+def _cross_fitted(apart: np.ndarray, of: Pairs) -> dict[str, float]:
     far, tar, _ = roc(apart, of.same)
     first = np.arange(len(apart)) // 2 % 2 == 0
     right, margin = np.zeros(len(apart), bool), np.zeros(len(apart))
