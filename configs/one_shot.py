@@ -164,6 +164,7 @@ def between(c, data: str) -> tuple[int, str]:
     for name, form in (('test', '5x1'), ('five', '5x5'), ('way20', '20x1'), ('way20_five', '20x5')):
         one = config.held_out(OMNIGLOT, protocol=f'episode:{form}x15:1000')
         c.data.evaluate[name] = one
+    c.data.evaluate.pairs = config.held_out(OMNIGLOT, protocol='pairs:10000')
     c.members.seed = (0, 1, 2)
     c.steps = STEPS
     return 60, ',rotated'  # of Snell et al. 2017

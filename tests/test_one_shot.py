@@ -209,3 +209,13 @@ def test_the_full_schedule_is_never_the_shorter_one():
             assert full >= 20_000
             assert full >= steps(data, method)
     assert steps('omniglot_koch', 'siamese', 'full') == 90_000
+
+
+@pytest.mark.parametrize('data', one_shot.SETS)
+def test_every_set_has_pairs_to_choose_lambda_on(data):
+    c = one_shot.get_config(f'{data},siamese')
+    pairs, test = c.data.evaluate.pairs, c.data.evaluate.test
+    assert pairs.protocol.startswith('pairs:')
+    assert [pairs[key] for key in ('dataset', 'split', 'classes')] == [
+        test[key] for key in ('dataset', 'split', 'classes')
+    ]
