@@ -8,10 +8,12 @@ or more for each, or an .npz file of what --save_gallery kept of several:
 
     python launch/predict.py --run RUN --gallery FOLDER [--save_gallery people.npz] IMAGE
     python launch/predict.py --run RUN --gallery people.npz --gallery MORE IMAGE
+    python launch/predict.py --run RUN --gallery people.npz
     python launch/predict.py --run RUN --verify A.png B.png
 
-The nearest class is named with its distance, or *unknown* if that is not below lambda: --threshold,
-or what the run found on its pairs. With --verify two images are the same or different by lambda.
+Without an image the gallery's classes are listed, and how many images each has. The nearest class
+is named with its distance, or *unknown* if that is not below lambda: --threshold, or what the run
+found on its pairs. With --verify two images are the same or different by lambda.
 
 Of a run of several tasks every task is told: the class, or --top of them, and its probability; of
 several labels those above 1/2, joined by '|'; of a number its value.
@@ -29,7 +31,9 @@ the others predicted).
 """
 
 import argparse
+import collections
 import csv
+import functools
 import json
 import os
 import sys
@@ -65,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError('--only_new needs --classes')
         if arguments.save_gallery and (arguments.verify or not arguments.gallery):
             raise ValueError('--save_gallery needs --gallery FOLDER, and no --verify')
+        if not arguments.images and (arguments.verify or not arguments.gallery):
+            raise ValueError('name an image; only a --gallery can be looked into without one')
         new = predict.Added(arguments.classes, arguments.only_new) if arguments.classes else None
         model = predict.load(arguments.run, arguments.member, new)
         model = model._replace(inverted=arguments.invert)
@@ -121,20 +127,21 @@ def _verified(model, images: list[Path], limit: float | None) -> int:
 
 
 def _compared(model, images: list[Path], limit: float | None, arguments) -> int:
-    """Names images by a gallery."""
+    """Names images by a gallery, or without any tells what is in it."""
     import numpy as np
 
     from tljax import gallery, predict
 
     if arguments.save_gallery:
         gallery.make_room(arguments.save_gallery)
-    whole = None
-    for path in arguments.gallery:
-        one = gallery.open_(model, path)
-        whole = gallery.extended(whole, one) if whole else one
+    each = (gallery.open_(model, path) for path in arguments.gallery)
+    whole = functools.reduce(gallery.extended, each)
     if arguments.save_gallery:
         gallery.save(whole, arguments.save_gallery)
     print(f'{len(whole.classes)} classes, lambda {limit}', file=sys.stderr)
+    if not images:
+        WRITERS[arguments.format](collections.Counter(whole.names).items(), ENROLLED)
+        return 0
     top = min(arguments.top, len(whole.classes))
     good, features = [], []
     for path, row, error in predict.outputs(model, images, model.features):
@@ -153,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('images', nargs='+', metavar='IMAGE|FOLDER')
+    parser.add_argument('images', nargs='*', metavar='IMAGE|FOLDER')
     parser.add_argument('--run', required=True, type=Path, help='directory of a finished run')
     parser.add_argument('--format', choices=WRITERS, default='table')
     parser.add_argument(
@@ -176,6 +183,14 @@ def _positive(text: str) -> int:
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f'{text!r} is not a number of 1 or more')
     return int(text)
+
+
+# Of a gallery: rows (class, count).
+ENROLLED = Layout(
+    ['class', 'images'],
+    lambda row, digits: [row[0], str(row[1])],
+    lambda row: {'class': row[0], 'images': row[1]},
+)
 
 
 def of_classes(top: int, value: str = 'probability') -> Layout:

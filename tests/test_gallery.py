@@ -90,6 +90,27 @@ def test_enrolled_images_are_found_again(run, folder, capsys, tmp_path):
         assert arrays['names'].tolist() == list('56789')
 
 
+def test_a_gallery_is_saved_extended_and_listed_without_images(run, folder, capsys, tmp_path):
+    saved, both = tmp_path / 'one.npz', tmp_path / 'both.npz'
+    options = ('--run', run, '--gallery')
+    code, out, _ = call(capsys, *options, folder / 'enrol', '--save_gallery', saved)
+    assert code == 0
+    assert out.split() == ['class', 'images', *(cell for name in '56789' for cell in (name, '1'))]
+    more = tmp_path / 'more'
+    for path, name in (('5_1', '5/a'), ('5_2', '5/b'), ('6_1', 'six/a')):
+        (more / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / f'ask/{path}.png', more / f'{name}.png')
+    extend = (saved, '--gallery', more, '--save_gallery', both)
+    counts = {'5': 3, '6': 1, '7': 1, '8': 1, '9': 1, 'six': 1}
+    for arguments in (extend, (both,)):
+        code, out, _ = call(capsys, *options, *arguments, '--format', 'json')
+        assert code == 0
+        assert {row['class']: row['images'] for row in json.loads(out)} == counts
+    for arguments in ((), ('--verify',), ('--verify', '--gallery', saved)):
+        code, _, err = call(capsys, '--run', run, *arguments)
+        assert (code, err.startswith('error: name an image; only a --gallery')) == (2, True)
+
+
 def test_unknown_beyond_lambda(run, folder, capsys):
     options = ('--run', run, '--gallery', folder / 'enrol', '--format', 'csv')
     _, out, _ = call(capsys, *options, '--threshold', 1e-9, folder / 'ask')
