@@ -7,7 +7,9 @@ from sklearn import metrics
 
 from configs import one_shot
 from tljax import config as configs
+from tljax import inputs
 from tljax.data.sources import Source
+from tljax.data.streams import Stream
 from tljax.evaluation import few_shot, unseen, verification
 from tljax.prepare import prepare
 
@@ -162,6 +164,40 @@ def test_protocols_in_words():
 def test_what_is_no_protocol_is_refused(protocol):
     with pytest.raises(ValueError, match=f"toy: protocol='{protocol}': expected 'episode:WAY"):
         unseen.check(protocol, source([0, 1], ('a', 'b')))
+
+
+def test_classes_trained_on_are_not_unseen():
+    c = one_shot.get_config('sklearn:digits,frozen')
+    c.data.streams.source.update(classes=(), only=(0, 1, 5, 7))
+    message = (
+        r"streams 'source' \(sklearn:digits \(train\)\) and 'five' \(sklearn:digits \(test\)\) "
+        r"share 2 of 5 classes: '5', '7'; protocol='episode:5x5x15:1000' is for classes never tr"
+    )
+    with pytest.raises(ValueError, match=message):
+        prepare(configs.merged(c, {}))
+
+
+def test_splits_and_sets_that_share_no_class_are_unseen():
+    def stream(name, classes, labels=(0, 1), **options):
+        one = source(labels, classes)._replace(name=name)
+        return Stream('s', one, np.zeros((1, 2)), np.ones(1), 2, **options)
+
+    a = stream('tfds:omniglot/28 (background)', ('A/c1', 'A/c2'))
+    b = stream('tfds:omniglot/28 (evaluation)', ('B/c1', 'B/c2'), protocol='pairs:9')
+    for one, other in (
+        (a, b),
+        (
+            stream('folder:x (all)', ('a', 'b'), (0, 0)),
+            stream('folder:x (all)', ('b',), (0,), protocol='pairs:9'),
+        ),
+        (a, a._replace(source=a.source._replace(name='tfds:other (test)'), protocol='pairs:9')),
+        (a._replace(labelled=False), a._replace(protocol='pairs:9')),
+        (a, a),
+    ):
+        inputs.check_unseen(one, other)
+    part = stream('tfds:omniglot/28 (evaluation[:50%], 9 sampled)', ('B/c1', 'B/c2'), (1, 1))
+    with pytest.raises(ValueError, match="share 1 of 2 classes: 'B/c2'"):
+        inputs.check_unseen(part, b)
 
 
 @pytest.fixture

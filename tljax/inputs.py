@@ -80,8 +80,12 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
     """What the data are.
 
     Raises:
-      ValueError: labelled streams with different classes, or any with different image shapes.
+      ValueError: labelled streams with different classes, any with different image shapes, or a
+        class that is trained on and by its stream's protocol is not.
     """
+    for stream in streams.values():
+        for other in held.values():
+            check_unseen(stream, other)
     first, *others = [*streams.values(), *held.values()]
     for other in others:
         a, b = first.source, other.source
@@ -113,6 +117,22 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
     seen = tuple(np.unique(np.concatenate(labels)).tolist()) if labels else ()
     about = {'examples': examples, 'rows': rows, 'tasks': tasks, 'seen': seen}
     return Spec(first.source.image, first.source.classes, **about)
+
+
+def check_unseen(stream: data.Stream, other: data.Stream) -> None:
+    """Refuses a protocol of unseen classes on classes that are trained on, of the same set."""
+    a, b = stream.source, other.source
+    set_of = lambda source: source.name.rpartition(' (')[0]
+    if not (stream.labelled and other.protocol and set_of(a) == set_of(b)):
+        return
+    seen = {a.classes[label] for label in np.unique(a.labels)}
+    if both := [name for name in b.classes if name in seen]:
+        shown = ', '.join(map(repr, both[:5])) + ', ...' * (len(both) > 5)
+        raise ValueError(
+            f'streams {stream.name!r} ({a.name}) and {other.name!r} ({b.name}) share '
+            f'{len(both)} of {len(b.classes)} classes: {shown}; protocol={other.protocol!r} is for '
+            'classes never trained on: choose other classes= or splits of each stream'
+        )
 
 
 def with_embeddings(config, spec: Spec) -> Spec:
