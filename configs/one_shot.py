@@ -54,7 +54,7 @@ Time: on one CPU core 1 min for digits, 76 min between alphabets, 2 h within the
 import numpy as np
 
 from tljax import config
-from tljax.data import sources
+from tljax.data import episodes, sources
 from tljax.types import unknown
 
 # How the batches of each method are drawn.
@@ -88,7 +88,7 @@ def get_config(argument: str = 'sklearn:digits,prototypical'):
     c.optimizer.update(name='adam', schedule='cosine')
     c.hparams.rate, c.hparams.weight_decay = 1e-3, 0.0
     c.members.seed = (0, 1, 2, 3, 4)
-    way, kinds = SETS.get(data, identities)(c, data)
+    way, kinds, *counts = SETS.get(data, identities)(c, data)
     c.runs.frozen = {}
     others = [name for name in c.data.evaluate if name != 'test']
     if data in SETS:  # of a few identities there are no halves
@@ -96,7 +96,7 @@ def get_config(argument: str = 'sklearn:digits,prototypical'):
     c.compare.update(baseline=FROZEN, arms=(FROZEN,), also=tuple(others))
     if method != FROZEN:
         draw = KOCH if (data, method) == ('omniglot_koch', 'siamese') else DRAWS[method]
-        draw = draw.format(way=way) + kinds
+        draw = fitting(draw.format(way=way), *counts) + kinds
         changes = {'method': method, 'data': {'streams': {'source': {'draw': draw}}}}
         changes |= SCHEDULES.get(data, {})
         if full:  # longer, whatever is worth its time on a CPU
@@ -117,6 +117,26 @@ def parsed(argument: str) -> tuple[str, str, bool]:
     if data not in SETS and not data.startswith(('folder:', 'tfds:')):
         raise unknown('data', data, (*SETS, 'folder:PATH', 'tfds:NAME'))
     return data, method, bool(fields[2:])
+
+
+def fitting(draw: str, counts: np.ndarray | None = None) -> str:
+    """The draw, with classes and queries as few as numbers of images [C] allow.
+
+    The way is at most the number of classes with a query beside their supports; there are as many
+    queries as leave that many classes.
+    """
+    wanted = episodes.parse(draw)
+    if counts is None or isinstance(wanted, episodes.Pairs):
+        return draw
+    fit = lambda query: int((counts >= wanted.shot + query).sum())
+    way = min(wanted.way, fit(1))
+    if way < 2:
+        raise ValueError(
+            f'{way} of {len(counts)} classes to train on have {wanted.shot + 1} images, as '
+            f'draw={draw!r} needs at least; give two or more classes as many'
+        )
+    query = max(q for q in range(1, wanted.query + 1) if fit(q) >= way)
+    return f'episode:{way}x{wanted.shot}x{query}'
 
 
 def digits(c, data: str) -> tuple[int, str]:
@@ -170,24 +190,30 @@ def between(c, data: str) -> tuple[int, str]:
     return 60, ',rotated'  # of Snell et al. 2017
 
 
-def identities(c, data: str) -> tuple[int, str]:
-    """Any set with many classes, such as photos of people: a fifth of them is kept apart."""
+def identities(c, data: str) -> tuple[int, str, np.ndarray]:
+    """Any set with many classes, such as photos of people: a fifth of them is kept apart.
+
+    Returns also how many images each of the others has.
+    """
     c.net = {'name': 'conv4', 'input': {'size': 64, 'channels': 3}}
-    names = sources.class_names(data)
+    split = 'all' if data.startswith('folder:') else 'train'
+    source = sources.load(data, split)
+    names, count = source.classes, np.bincount(source.labels, minlength=len(source.classes))
     if len(names) < 4:
         raise ValueError(f'{data}: has {len(names)} classes; expected 4 or more')
     order = np.random.RandomState(0).permutation(len(names))
     cut = max(2, len(names) // 5)
     new, old = (tuple(sorted(names[i] for i in part)) for part in (order[:cut], order[cut:]))
-    split = 'all' if data.startswith('folder:') else 'train'
+    way = min(5, int((count[order[:cut]] > 1).sum()))
+    if way < 2:
+        raise ValueError(f'{data}: too few classes have two images: {way} of {cut} to test on')
     c.data.streams.source = config.stream(data, split=split, classes=old, augment='flip|shift:4')
     held = {'dataset': data, 'split': split, 'classes': new}
-    way = min(5, len(new), len(old))
     c.data.evaluate.test = config.held_out(**held, protocol=f'episode:{way}x1x1:1000')
     c.data.evaluate.pairs = config.held_out(**held, protocol='pairs:2000')
     c.data.wrap = True
     c.steps = STEPS
-    return min(20, len(old)), ''
+    return 20, '', count[order[cut:]]
 
 
 SETS = {

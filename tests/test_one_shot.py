@@ -217,7 +217,7 @@ def test_a_folder_of_identities_is_split_by_identity(people):
     assert sorted((*old, *new)) == list('abcdef')
     assert len(new) == 2
     assert c.data.evaluate.pairs.classes == new
-    assert c.runs.siamese.data.streams.source.draw == 'episode:4x1x3'
+    assert c.runs.siamese.data.streams.source.draw == 'episode:4x1x2'
     same = one_shot.get_config(f'folder:{people},frozen')
     assert same.data.streams.source.classes == old
 
@@ -227,6 +227,36 @@ def test_a_folder_of_identities_is_ready_to_train(people):
     ready = prepare(configs.merged(c, c.runs.infonce))
     np.testing.assert_array_equal(np.bincount(ready.streams['source'].source.labels), [3] * 4)
     assert ready.held['test'].source.classes == tuple(c.data.evaluate.test.classes)
+
+
+@pytest.mark.parametrize('method', one_shot.DRAWS)
+def test_ten_people_with_four_photos_each_are_enough(method, tmp_path):
+    for person in 'abcdefghij':
+        (tmp_path / person).mkdir()
+        for k in range(4):
+            Image.new('L', (4, 4)).save(tmp_path / person / f'{k}.png')
+    c = one_shot.get_config(f'folder:{tmp_path},{method}')
+    ready = prepare(configs.merged(c, c.runs[method]))
+    draw = ready.streams['source'].draw
+    assert getattr(draw, 'way', 8) == 8
+    assert draw.per_class == {'infonce': 2, 'siamese_contrastive': 2}.get(method, 4)
+
+
+def test_classes_with_few_images_lower_the_queries_or_the_way():
+    counts = np.array([9, 9, 4, 3, 1, 1])
+    assert one_shot.fitting('episode:20x1x5', counts) == 'episode:4x1x2'
+    assert one_shot.fitting('episode:2x1x5', counts) == 'episode:2x1x5'
+    assert one_shot.fitting('episode:20x2x2', counts) == 'episode:4x2x1'
+    with pytest.raises(ValueError, match='1 of 3 classes to train on have 3 images, as draw='):
+        one_shot.fitting('episode:20x2x2', np.array([9, 2, 1]))
+
+
+def test_people_of_whom_there_is_one_photo_are_refused(tmp_path):
+    for person in 'abcdef':
+        (tmp_path / person).mkdir()
+        Image.new('L', (4, 4)).save(tmp_path / person / '1.png')
+    with pytest.raises(ValueError, match='too few classes have two images: 0 of 2 to test on'):
+        one_shot.get_config(f'folder:{tmp_path},siamese')
 
 
 def test_too_few_identities_are_refused(tmp_path):
