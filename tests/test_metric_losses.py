@@ -99,6 +99,18 @@ def test_info_nce():
     close(metric.info_nce(X, Y, 0.2), -np.mean(np.log(np.diag(similar) / similar.sum(1))))
 
 
+def test_n_pairs():
+    """Sohn's form: log(1 + sum_{j != i} exp(x_i . y_j - x_i . y_i))."""
+    near = X.astype(float) @ Y.T.astype(float)
+    terms = [
+        np.log1p(sum(np.exp(row[j] - row[i]) for j in range(len(row)) if j != i))
+        for i, row in enumerate(near)
+    ]
+    close(metric.info_nce(X, Y, 1.0, 'dot'), np.mean(terms))
+    with pytest.raises(ValueError, match="similarity='l2': there are 'cosine' and 'dot'"):
+        metric.info_nce(X, Y, 1.0, 'l2')
+
+
 def test_prototypical():
     support, query = X.reshape(3, 4, 5), Y
     centres = [support[k].astype(float).mean(0) for k in range(3)]

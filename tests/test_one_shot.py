@@ -1,5 +1,6 @@
 """Protocols of unseen classes: cases computed by hand, and scikit-learn's ROC."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from tljax import inputs
 from tljax.data.sources import Source
 from tljax.data.streams import Stream
 from tljax.evaluation import few_shot, unseen, verification
+from tljax.methods import embedding
 from tljax.prepare import prepare
 
 R = np.random.RandomState(0)
@@ -285,3 +287,16 @@ def test_every_set_has_pairs_to_choose_lambda_on(data):
     assert [pairs[key] for key in ('dataset', 'split', 'classes')] == [
         test[key] for key in ('dataset', 'split', 'classes')
     ]
+
+
+@pytest.mark.parametrize(('similarity', 'unit'), [('cosine', True), ('dot', False)])
+def test_features_of_n_pairs_keep_their_length(similarity, unit):
+    c = one_shot.get_config('sklearn:digits,infonce')
+    changes = {'options': {'similarity': similarity}, 'members': {'seed': (0,)}}
+    ready = prepare(configs.merged(configs.merged(c, c.runs.infonce), changes))
+    values = jax.tree.map(lambda x: x[0], ready.values)
+    images = R.randint(0, 256, (3, *ready.spec.image)).astype(np.uint8)
+    length = np.linalg.norm(ready.method.predict(*values, images)['features'], axis=1)
+    assert np.allclose(length, 1, atol=1e-3) == unit
+    with pytest.raises(ValueError, match=r"options\.similarity='l2': there are 'cosine' and 'dot'"):
+        embedding.infonce(None, None, None, similarity='l2')

@@ -125,18 +125,24 @@ def supervised_contrastive(x: Array, label: Array, temperature: float = 0.1) -> 
     return _mean(of_anchor, positive.any(1))
 
 
-def info_nce(x: Array, y: Array, temperature: float = 0.1) -> Scalar:
+def info_nce(x: Array, y: Array, temperature: float = 0.1, similarity: str = 'cosine') -> Scalar:
     """Mean over i of -log(exp(s_ii) / sum_j exp(s_ij)), s_ij = cos(x_i, y_j) / t.
 
-    van den Oord et al. 2018, arXiv:1807.03748, eq. 4; with products in place of cosines it is the
-    N-pair loss of Sohn 2016, eq. 7.
+    van den Oord et al. 2018, arXiv:1807.03748, eq. 4; with products x_i . y_j in place of cosines
+    and t = 1 it is the N-pair loss of Sohn 2016, "Improved deep metric learning with multi-class
+    N-pair loss objective", eq. 7, without its penalty of the embeddings' norms.
 
     Args:
       x: [N, D] anchors, of N different classes.
       y: [N, D] their positives, each the others' negatives.
       temperature: t > 0.
+      similarity: 'cosine' or 'dot'.
     """
-    similar = jnp.matmul(unit_length(x), unit_length(y).T, precision='highest') / temperature
+    if similarity not in ('cosine', 'dot'):
+        raise ValueError(f"similarity={similarity!r}: there are 'cosine' and 'dot'")
+    if similarity == 'cosine':
+        x, y = unit_length(x), unit_length(y)
+    similar = jnp.matmul(x, y.T, precision='highest') / temperature
     return optax.softmax_cross_entropy_with_integer_labels(similar, jnp.arange(len(x))).mean()
 
 

@@ -101,21 +101,28 @@ def triplet(config, spec: Spec, optimizer, *, margin: float = 0.2, mining: str =
     return _built(config, spec, optimizer, loss, _unit)
 
 
-def infonce(config, spec: Spec, optimizer, *, temperature: float = 0.1) -> Method:
+def infonce(
+    config, spec: Spec, optimizer, *, temperature: float = 0.1, similarity: str = 'cosine'
+) -> Method:
     """InfoNCE: van den Oord et al. 2018, eq. 4, on episodes with one support and one query.
 
     Args:
-      temperature: of the cosines.
+      temperature: of the similarities; 1 for the N-pair loss.
+      similarity: 'cosine', or 'dot' for the N-pair loss of Sohn 2016; see `losses.metric.info_nce`.
+        'features' are of unit length with the one and as they are with the other.
     """
+    if similarity not in ('cosine', 'dot'):
+        raise ValueError(f"options.similarity={similarity!r}: there are 'cosine' and 'dot'")
     draw = _drawn(config, episodes.Episode)
     if (draw.shot, draw.query) != (1, 1):
         raise ValueError("infonce: one positive an anchor; draw='episode:WAYx1x1', such as 64x1x1")
 
     def loss(features, label, params):
         x, y = jnp.split(features, [draw.way])
-        return metric.info_nce(x, y, temperature), {}
+        return metric.info_nce(x, y, temperature, similarity), {}
 
-    return _built(config, spec, optimizer, loss, _unit)
+    shown = _unit if similarity == 'cosine' else lambda features, params: features
+    return _built(config, spec, optimizer, loss, shown)
 
 
 def supervised_contrastive(config, spec: Spec, optimizer, *, temperature: float = 0.1) -> Method:
