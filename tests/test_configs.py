@@ -86,7 +86,7 @@ def test_shrunk_config_runs(file, tmp_path):
 def shrunk(config, folder: Path):
     """A config with few steps, members and images, and a small net of the same kind."""
     for run in (config, *config.runs.values()):
-        _shrink(run)
+        shrink(run)
     config.block, config.data.wrap = 60, True
     config.features.root = str(folder / 'features') if config.features.root else ''
     net = encoder(config)
@@ -120,7 +120,7 @@ def untrained(net, image, folder: Path) -> Path:
     return file
 
 
-def _shrink(run) -> None:
+def shrink(run) -> None:
     """Shrinks what a config, or the changes of one run of a study, sets."""
     for key, most in (('steps', 2), ('evaluate_every', 0), ('save_every', 0)):
         if key in run:
@@ -146,7 +146,9 @@ def test_a_target_of_few_classes_is_one_word_of_the_argument():
     assert all(stream.only == ('0', '4') for stream in (*target, *held))
     assert c.data.streams.source.only == c.data.evaluate.val.only == ()
     for wrong in ('only=', 'only=0++4', 'few'):
-        with pytest.raises(ValueError, match='is not METHOD,SOURCE,TARGET, with full, sampled'):
+        with pytest.raises(
+            ValueError, match='is not METHOD,SOURCE,TARGET, with flip, full, sampled'
+        ):
             adapt.get_config(f'dann,tfds:mnist,tfds:usps,{wrong}')
 
 
