@@ -131,6 +131,25 @@ def test_the_three_moves_of_mcd():
     assert any(leaf.any() for leaf in jax.tree.leaves(encoder['encoder']))
 
 
+@pytest.mark.parametrize('name', ['mcd', 'wdgrl'])
+def test_who_moves_several_times_a_step_anneals_as_slowly_as_the_others(name):
+    cosine = {'optimizer.schedule': 'cosine', 'optimizer.name': 'sgd', 'steps': 4}
+    (phase,) = built(name, options={'inner': 3}, **cosine).phases
+    leaf = {'encoder': {'kernel': jnp.zeros((1, 1))}}
+    seen = {}
+    for player in phase.players:
+        rule = player.optimizer(HP)
+        at, state = seen.get(player.name) or ([], rule.init(leaf))
+        for _ in range(phase.steps):
+            updates, state = rule.update(jax.tree.map(jnp.ones_like, leaf), state, leaf)
+            at.append(-float(updates['encoder']['kernel'][0, 0]) / HP['rate'])
+        seen[player.name] = at, state
+    falling = 0.5 * (1 + np.cos(np.pi * np.arange(4) / 4))
+    for at, _ in seen.values():
+        np.testing.assert_allclose(at, np.repeat(falling, len(at) // 4), atol=1e-6)
+    assert sorted(len(at) // 4 for at, _ in seen.values())[-1] == 3
+
+
 def test_clusters_are_those_of_the_paper_by_hand():
     features, logits = RANDOM.randn(30, 4), RANDOM.randn(30, 3)
     logits[:, 2] -= 20  # predicted by none: out

@@ -107,7 +107,9 @@ def _check(config) -> None:
         )
 
 
-def build(config, steps: int) -> Callable[[Hparams], optax.GradientTransformation]:
+def build(
+    config, steps: int, moves: int = 1
+) -> Callable[[Hparams], optax.GradientTransformation]:
     """`hp -> optax.GradientTransformation` of an optimizer config.
 
     In order: clipping of the player's own global norm, decay and preconditioner, layer-wise
@@ -117,6 +119,7 @@ def build(config, steps: int) -> Callable[[Hparams], optax.GradientTransformatio
     Args:
       config: name, schedule, warmup, boundaries, factor, clip, accumulate, rates.
       steps: length of the phase, which the schedules stretch over.
+      moves: of the player in a step, which all have one rate.
 
     Raises:
       ValueError: an unknown optimizer or schedule, or an impossible number.
@@ -131,7 +134,7 @@ def build(config, steps: int) -> Callable[[Hparams], optax.GradientTransformatio
         parts += rule(hp, decay)
         if config.rates:
             parts.append(_layerwise(config.rates))
-        parts.append(optax.scale_by_learning_rate(lambda count: hp['rate'] * shape(count)))
+        parts.append(optax.scale_by_learning_rate(lambda count: hp['rate'] * shape(count // moves)))
         chain = optax.chain(*parts)
         if config.accumulate > 1:
             chain = optax.MultiSteps(chain, config.accumulate).gradient_transformation()

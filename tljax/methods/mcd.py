@@ -26,7 +26,7 @@ def build(config, spec: Spec, optimizer, *, inner: int = 4, together: bool = Fal
     Args:
       config: the run's config: net, head, trains, steps.
       spec: what the data are.
-      optimizer: steps -> (hp -> optax transformation).
+      optimizer: (steps, moves a step) -> (hp -> optax transformation).
       inner: k.
       together: one batch of both domains in B, normalised together, or one after the other; all
         running statistics are then the target's alone, in A too.
@@ -82,5 +82,6 @@ def build(config, spec: Spec, optimizer, *, inner: int = 4, together: bool = Fal
     rule = optimizer(config.steps)
     a = Player('model', f'{config.trains}|head2', model, rule)
     b = Player('heads', f'{config.trains}|head2|!encoder', heads, rule)
-    c = Player('encoder', beyond(config, spec, classifier, 'head', 'head2'), encoder, rule)
+    rest, often = beyond(config, spec, classifier, 'head', 'head2'), optimizer(config.steps, inner)
+    c = Player('encoder', rest, encoder, often)
     return Method(init, (Phase('train', config.steps, (a, b, *[c] * inner)),), predict)

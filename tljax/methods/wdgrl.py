@@ -31,7 +31,7 @@ def build(
     Args:
       config: the run's config: net, head, trains, steps.
       spec: what the data are.
-      optimizer: steps -> (hp -> optax transformation).
+      optimizer: (steps, moves a step) -> (hp -> optax transformation).
       inner: n.
       penalty: weight of the gradient penalty, at the features and at points between the domains.
       widths: of the critic's hidden layers.
@@ -72,10 +72,9 @@ def build(
         loss += hp['weight'] * critic_distance(value(source['features']), value(target['features']))
         return loss, ({'accuracy': accuracy(source['logits'], label)}, mutable)
 
-    rule = optimizer(config.steps)
     players = (
-        *[Player('critic', 'critic', critic, rule)] * inner,
-        Player('model', config.trains, model, rule),
+        *[Player('critic', 'critic', critic, optimizer(config.steps, inner))] * inner,
+        Player('model', config.trains, model, optimizer(config.steps)),
     )
     return Method(
         init=init,
