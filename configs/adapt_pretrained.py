@@ -12,8 +12,8 @@ is none: configs/probe.py tells what TARGET's own labels give.
     python launch/train.py --config configs/adapt_pretrained.py:places365:resnet18,dan,folder:A,folder:B \
         --workdir runs/adapt --config.members.seed=0,1,2
 
-Methods that translate or reconstruct images, or that estimate statistics anew, are not for cached
-layers: adabn, drcn, translation and cycada.
+Methods that augment, translate or reconstruct images, or that estimate statistics anew, are not for
+cached layers: adabn, adamatch, cycada, drcn and translation.
 
 Expected: from ImageNet's MobileNetV2, PACS photo (40 images for each of 7 classes a domain) to art
 painting, cartoon and sketch, last step, mean ± standard deviation of three seeds: source_only 57.4
@@ -28,7 +28,7 @@ from tljax.types import unknown
 
 # The stages behind which there is a head, and which move.
 LAST = {'imagenet_resnet': ('stage4',), 'mobilenet_v2': ('top',), 'vgg': ('fc6', 'fc7')}
-IMAGES = ('adabn', 'cycada', 'drcn', 'translation')
+IMAGES = ('adabn', 'adamatch', 'cycada', 'drcn', 'translation')
 
 
 def get_config(argument: str = 'places365:resnet18,dann,tfds:office31/amazon,tfds:office31/dslr'):
@@ -54,6 +54,8 @@ def get_config(argument: str = 'places365:resnet18,dann,tfds:office31/amazon,tfd
     cached = {'batch': 32, 'augment': ''}
     c.data.streams.source.update(cached)
     for name in methods:
+        if 'net' in c.runs[name]:  # which is for digits
+            del c.runs[name]['net']
         c.runs[name].data.streams.target.update(cached, split='all')
     c.data.evaluate.test.split = c.data.evaluate.target.split = 'all'
     c.data.evaluate.val.split = test_split(source)

@@ -1,12 +1,16 @@
 """configs/adapt.py and configs/adapt_pretrained.py: what their arguments make of a pair of sets."""
 
+import jax
+import numpy as np
 import pytest
 
-from configs import adapt
+from configs import adapt, adapt_pretrained
 from tests.data import toys
 from tests.test_configs import shrink
 from tljax import config as configs
 from tljax import experiment
+from tljax.prepare import build_method, parameter_table
+from tljax.types import Spec
 
 
 def augments(c, method: str) -> set[str]:
@@ -35,3 +39,44 @@ def test_svhn_and_mnist_are_digits_of_one_form(tmp_path):
     found = experiment.run(c, tmp_path / 'run')
     assert found['image'] == [32, 32, 3]
     assert 'tfds:mnist (test), all 40 examples' in found['protocol']
+
+
+def table(config) -> dict[str, dict]:
+    """Path -> row of the parameter table of a run, without data."""
+    net = config.net.to_dict()
+    image = (net['input']['size'],) * 2 + (net['input']['channels'],)
+    count = {'source': 64, 'target': 64}
+    spec = Spec(image, tuple('0123456789'), examples=count, rows=count)
+    method = build_method(config, spec)
+    values = jax.eval_shape(lambda: method.init(jax.random.key(0), spec))
+    stacked = jax.tree.map(lambda x: np.broadcast_to(np.zeros(1), (1, *x.shape)), values[0])
+    return {row['path']: row for row in parameter_table(config, method, stacked)}
+
+
+@pytest.mark.parametrize('method', adapt.METHODS)
+def test_every_method_is_built_for_digits(method):
+    if method == 'sinkhorn':
+        pytest.importorskip('ott')
+    c = configs.checked(adapt.get_config(f'{method},tfds:mnist,tfds:mnist_m'))
+    rows = table(configs.merged(c, c.runs[method]))
+    assert any(row['trained_by'] for row in rows.values())
+
+
+@pytest.mark.parametrize('method', ['adda', 'dan', 'mcd'])
+def test_the_last_stage_of_a_net_is_moved_and_no_norm(method):
+    net = '{"name": "imagenet_resnet", "depth": 18, "input": {"size": 32, "channels": 3}}'
+    argument = f'file:w.safetensors,{method},folder:a,folder:b,{net}'
+    c = configs.checked(adapt_pretrained.get_config(argument))
+    one = configs.merged(c, c.runs[method])
+    assert one.net.name == 'imagenet_resnet'
+    rows = table(one)
+    moved = {path: row['rate'] for path, row in rows.items() if row['trained_by']}
+    encoders = {path for path in rows if path.split('/')[0] in ('encoder', 'target_encoder')}
+    assert {path.split('/')[1] for path in encoders & moved.keys()} == {'stage4'}
+    assert not any('norm' in path for path in encoders & moved.keys())
+    for path in encoders & moved.keys():
+        assert moved[path] == pytest.approx(0.1 * one.hparams.rate)
+    if method == 'adda':
+        own = {path for path in moved if path.startswith('target_encoder/')}
+        assert own == {f'target_{path}' for path in moved if path.startswith('encoder/')}
+        assert own

@@ -67,8 +67,9 @@ SETTINGS: dict[str, dict] = {
 PACKAGES = {'sinkhorn': 'ott'}
 EMBEDDING = ('infonce', 'matching', 'prototypical', 'siamese', 'siamese_contrastive')
 EMBEDDING += ('supervised_contrastive', 'triplet')
+MOVING = ('adda', 'cycada', 'drcn', 'mcd', 'shot', *EMBEDDING)
 # What has to move the encoder: with trains='head' it refuses, and trains what is given here.
-NARROW = {name: {'trains': 'encoder/dense|head'} for name in ('drcn', 'mcd', 'shot', *EMBEDDING)}
+NARROW = {name: {'trains': 'encoder/dense|head'} for name in MOVING}
 
 
 def prepared_for(name: str, seeds=(0, 1), **changes):

@@ -75,12 +75,23 @@ def schedule(config, steps: int) -> optax.Schedule:
     return optax.join_schedules([warm, main], [config.warmup])
 
 
+# Roles that double another, and go by the patterns that name it: a config knows that one only.
+DOUBLES = {'target_encoder': 'encoder', 'head2': 'head'}
+
+
 def multiplier(path: str, rates: Mapping[str, float]) -> float:
     """The layer-wise factor of a parameter: the product of all patterns that name it.
 
-    A product, since a config keeps no order of its keys.
+    A product, since a config keeps no order of its keys. Of a role that doubles another (DOUBLES),
+    what names the other counts, too.
     """
-    return math.prod(float(v) for pattern, v in rates.items() if partition.matches(path, pattern))
+    role, slash, rest = path.partition('/')
+    names = {path, DOUBLES.get(role, role) + slash + rest}
+    return math.prod(
+        float(factor)
+        for pattern, factor in rates.items()
+        if any(partition.matches(name, pattern) for name in names)
+    )
 
 
 def decayed(tree: PyTree) -> PyTree:
@@ -107,9 +118,7 @@ def _check(config) -> None:
         )
 
 
-def build(
-    config, steps: int, moves: int = 1
-) -> Callable[[Hparams], optax.GradientTransformation]:
+def build(config, steps: int, moves: int = 1) -> Callable[[Hparams], optax.GradientTransformation]:
     """`hp -> optax.GradientTransformation` of an optimizer config.
 
     In order: clipping of the player's own global norm, decay and preconditioner, layer-wise

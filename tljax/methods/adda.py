@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tljax import partition
 from tljax.data.streams import unit
 from tljax.losses.adversarial import domain_accuracy, domain_bce, inverted_bce
-from tljax.methods.adaptation import check_source_share, check_streams
+from tljax.methods.adaptation import beyond, check_source_share, check_streams
 from tljax.methods.networks import Classifier
 from tljax.methods.supervised import source_phase
 from tljax.nets import build_head
@@ -27,7 +28,7 @@ def build(
     optimizer,
     *,
     source_share: float = 0.5,
-    adapts: str = 'target_encoder',
+    adapts: str = '',
     momentum: float = 0.5,
     widths=(500, 500),
 ) -> Method:
@@ -38,7 +39,7 @@ def build(
       spec: what the data are.
       optimizer: steps -> (hp -> optax transformation).
       source_share: of the steps, for the source; 0 where `init.from` gives a classifier of it.
-      adapts: pattern of what the player 'target' may move.
+      adapts: pattern of what the player 'target' may move; '': what `trains` names of the encoder.
       momentum: in the phase 'adapt', in place of hparams.momentum.
       widths: of the discriminator's hidden layers.
     """
@@ -53,7 +54,8 @@ def build(
     source = source_phase('source', config, ours, optimizer, before)
     source = source._replace(predict=lambda *args: ours(*args)[0])
     enter = lambda params, mutable, *_: copied(params, mutable)
-    adapt = Phase('adapt', config.steps - before, players(ours, net, adapts, calm), enter=enter)
+    moves = adapts or doubled(config, spec, ours)
+    adapt = Phase('adapt', config.steps - before, players(ours, net, moves, calm), enter=enter)
     return Method(
         init=lambda key, spec: init(ours, net, key, spec),
         phases=(source, adapt) if before else (adapt,),
@@ -64,6 +66,14 @@ def build(
 def target_of(classifier: Classifier) -> Classifier:
     """The classifier with the target's encoder in place of the source's."""
     return classifier._replace(role='target_encoder')
+
+
+def doubled(config, spec: Spec, ours: Classifier) -> str:
+    """The pattern of the target's encoder that names what config.trains names of the source's."""
+    pattern = beyond(config, spec, ours, 'head')
+    params, _ = jax.eval_shape(lambda: ours.init(jax.random.key(0), spec))
+    named = (path for path in partition.paths(params) if partition.matches(path, pattern))
+    return '|'.join(f'target_{path}' for path in named)
 
 
 def init(ours: Classifier, net: nn.Module, key: Key, spec: Spec) -> tuple[Params, Mutable]:

@@ -35,7 +35,7 @@ def build(
     kernel: int = Generator.kernel,
     patch_widths: tuple[int, ...] = PatchDiscriminator.widths,
     discriminator_widths: tuple[int, ...] = (500, 500),
-    adapts: str = 'target_encoder',
+    adapts: str = '',
 ) -> Method:
     """Phases 'source', 'pixels', 'model' and 'adapt'; predicts with the target's encoder.
 
@@ -56,7 +56,8 @@ def build(
       kernel: of the generators.
       patch_widths: of the discriminators of images.
       discriminator_widths: of the hidden layers of the discriminator of features.
-      adapts: pattern of what the player 'target' of the last phase may move.
+      adapts: pattern of what the player 'target' of the last phase may move; '': what `trains`
+        names of the encoder.
 
     Raises:
       ValueError: shares, a pool or streams that cannot be, or inputs that are a cached endpoint.
@@ -90,12 +91,13 @@ def build(
         return lambda hp: rule(hp | {'momentum': momentum})
 
     plain = lambda *args: ours(*args)[0]
+    moves = adapts or adda.doubled(config, spec, ours)
     model = Player('model', config.trains, supervised.loss(ours, styled), optimizer(steps['model']))
     players = {
         'source': supervised.source_phase('', config, ours, optimizer, steps['source']).players,
         'pixels': translator.players(generate, calm('pixels')),
         'model': (model,),
-        'adapt': adda.players(ours, net, adapts, calm('adapt'), styled),
+        'adapt': adda.players(ours, net, moves, calm('adapt'), styled),
     }
     phases = {name: Phase(name, steps[name], players[name], predict=plain) for name in STAGES}
     phases['pixels'] = phases['pixels']._replace(simultaneous=True)
