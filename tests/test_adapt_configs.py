@@ -41,6 +41,20 @@ def test_svhn_and_mnist_are_digits_of_one_form(tmp_path):
     assert 'tfds:mnist (test), all 40 examples' in found['protocol']
 
 
+def test_the_sampled_protocol_is_of_two_sets():
+    c = adapt.get_config('dann,tfds:mnist,tfds:usps,sampled')
+    assert [c.data.streams.source.sample, c.runs.dann.data.streams.target.sample] == [2000, 1800]
+    for target in ('tfds:mnist_m', 'folder:usps'):
+        with pytest.raises(ValueError, match=f"'sampled' '{target}': there are tfds:mnist, tfds"):
+            adapt.get_config(f'dann,tfds:mnist,{target},sampled')
+
+
+def test_partial_adaptation_is_not_selected_by_a_score_that_wants_all_classes():
+    of = lambda *extras: adapt.get_config(','.join(('dann,tfds:mnist,tfds:usps', *extras)))
+    assert of('only=0+1').selection == 'last'
+    assert of().selection == of('full').selection == 'information_maximisation'
+
+
 def table(config) -> dict[str, dict]:
     """Path -> row of the parameter table of a run, without data."""
     net = config.net.to_dict()

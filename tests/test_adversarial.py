@@ -10,6 +10,7 @@ from tests.test_methods import built, config_for, fit, prepared_for
 from tljax import config as configs
 from tljax import experiment, partition
 from tljax.losses.adversarial import domain_bce
+from tljax.losses.classification import cross_entropy
 from tljax.losses.entropy import aligned_pseudo_labels
 from tljax.methods.shot import clusters
 from tljax.prepare import build_method
@@ -237,6 +238,25 @@ def test_what_lacks_a_domain_is_refused():
     c.data.streams.source.labelled = False
     with pytest.raises(ValueError, match=r'set data\.streams\.source\.labelled=True'):
         experiment.prepare(configs.checked(c))
+
+
+def test_adda_refuses_a_weight_of_a_loss_that_it_has_not():
+    for change in ({'hparams.weight': 0.5}, {'members.weight': (0.5, 1.0)}):
+        with pytest.raises(ValueError, match=r"weight=\S.* method 'adda' has no second loss"):
+            built('adda', **change)
+
+
+def test_shot_weighs_its_pseudo_labels():
+    method = build_method(config_for('shot', options={'pseudo': 0.3}), SPEC)
+    params, mutable = values_of(method)
+    (player,) = method.phases[-1].players
+    value = lambda weight: player.loss(
+        params, mutable, BATCH, HP | {'weight': weight}, jax.random.key(1)
+    )[0]
+    apart = value(2.0) - value(0.0)
+    logits = method.predict(params, mutable, IMAGES[6:])['logits']
+    expected = 0.6 * cross_entropy(logits, mutable['pseudo_labels'][:4])
+    np.testing.assert_allclose(apart, expected, 1e-4)
 
 
 def built_without_target():

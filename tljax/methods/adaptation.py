@@ -43,6 +43,21 @@ def check_streams(config) -> None:
         )
 
 
+def check_no_weight(config) -> None:
+    """Refuses a weight, or a sweep over weights, of a second loss where there is none.
+
+    Raises:
+      ValueError: hparams.weight is not 1, or members.weight has values.
+    """
+    weight, swept = config.hparams.weight, tuple(config.members.get('weight', ()))
+    if weight != 1 or swept:
+        found = f'members.weight={swept}' if swept else f'hparams.weight={weight}'
+        raise ValueError(
+            f'{found}: method {config.method!r} has no second loss to weigh, and its members would '
+            'all be alike; leave it out'
+        )
+
+
 def check_source_share(share: float) -> None:
     """Refuses a share of the steps, for the source, that leaves none for the target.
 

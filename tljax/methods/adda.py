@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from tljax import partition
 from tljax.data.streams import unit
 from tljax.losses.adversarial import domain_accuracy, domain_bce, inverted_bce
-from tljax.methods.adaptation import beyond, check_source_share, check_streams
+from tljax.methods.adaptation import beyond, check_no_weight, check_source_share, check_streams
 from tljax.methods.networks import Classifier
 from tljax.methods.supervised import source_phase
 from tljax.nets import build_head
@@ -44,6 +44,7 @@ def build(
       widths: of the discriminator's hidden layers.
     """
     check_streams(config)
+    check_no_weight(config)
     check_source_share(source_share)
     ours = Classifier.build(config, spec)
     net = build_head('mlp', 1, widths=tuple(widths))

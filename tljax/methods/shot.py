@@ -38,7 +38,8 @@ def build(
       optimizer: steps -> (hp -> optax transformation).
       source_share: of the steps, for the source; 0 where `init.from` gives a classifier of it.
       adapts: pattern of what moves for the target; '': what `trains` names of the encoder.
-      pseudo: weight of the pseudo-labels' cross entropy (0.1 for digits in the paper).
+      pseudo: weight of the pseudo-labels' cross entropy, times `hparams.weight`; the paper's is
+        0.1 for digits.
       every: steps between new pseudo-labels; 0: an epoch of the target.
     """
     check_streams(config)
@@ -64,12 +65,11 @@ def build(
         return params, {**mutable, 'pseudo_labels': found}
 
     def fit(params, mutable, batch, hp, key):
-        del hp
         target = batch['target']
         out, mutable = classifier(params, mutable, unit(target['image']), key)
         label = mutable['pseudo_labels'][target['index']]
         value = information_maximisation(out['logits'])
-        value += pseudo * cross_entropy(out['logits'], label)
+        value += hp['weight'] * pseudo * cross_entropy(out['logits'], label)
         return value, ({'agreement': accuracy(out['logits'], label)}, mutable)
 
     before = round(source_share * config.steps)
