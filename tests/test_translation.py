@@ -66,12 +66,16 @@ def test_the_loss_of_the_generators():
 
 def test_the_loss_of_the_discriminators():
     translator, params, mutable = by_hand(0.5, 3.0, 2.0, -1.0)
-    value, (_, after) = translator.discriminate(params, mutable, BATCH, HP, jax.random.key(0))
-    expected = 0.0
+    value, (told, after) = translator.discriminate(params, mutable, BATCH, HP, jax.random.key(0))
+    expected, right = 0.0, {}
     for weight, real, fake in ((2.0, S, 0.5 * T), (-1.0, T, 3 * S)):
         expected += ((score(weight, real) - 1) ** 2).mean() / 2
         expected += (score(weight, fake) ** 2).mean() / 2
     assert float(value) == pytest.approx(expected, rel=1e-5)
+    for name, weight, real, fake in (('source', 2.0, S, 0.5 * T), ('target', -1.0, T, 3 * S)):
+        seen = (score(weight, real) > 0.5).mean() + (score(weight, fake) <= 0.5).mean()
+        right[f'discriminator_{name}/accuracy'] = pytest.approx(seen / 2)
+    assert told == right
     assert not after, 'without a pool there is nothing to keep'
 
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-_DISCRIMINATOR = re.compile(r'(\w*discriminator\w*)/accuracy')
-CHANCE = 0.5  # of telling two domains apart
+_DISCRIMINATOR = re.compile(r'(?:.*/)?(\w*discriminator\w*)/accuracy')  # whoever trains it
+CHANCE = 0.5  # of telling two domains apart, or images from translations
 NEAR = 0.02  # this close to it is at chance
 PERFECT = 0.99
 MEANING = {
-    'at chance': 'either it cannot tell the domains apart any more, or it has stopped learning',
-    'all but perfect': 'the features of the domains have come apart, and it teaches them little',
+    'at chance': 'either it cannot tell the two apart any more, or it has stopped learning',
+    'all but perfect': 'what it sees of the two has come apart, and it teaches them little',
 }
 
 
@@ -32,7 +32,7 @@ def warnings(lines: Sequence[Mapping], members: Sequence[Mapping]) -> list[str]:
         for state, hit in states.items():
             if (always := hit.all(axis=0)).any():
                 found.append(
-                    f'the {name.partition("/")[0]} of phase {phase!r} was {state} '
+                    f'the {_DISCRIMINATOR.fullmatch(name)[1]} of phase {phase!r} was {state} '
                     f'({_range(curve[:, always])}) in the last half of the evaluations, steps '
                     f'{late[0]["step"]} to {late[-1]["step"]}{_which(members, always)}: '
                     f'{MEANING[state]}'

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.data.streams import unit
+from tljax.losses.adversarial import domain_accuracy
 from tljax.losses.reconstruction import absolute_error, least_squares
 from tljax.nets.apply import variables
 from tljax.nets.generators import Generator, PatchDiscriminator
@@ -129,18 +130,23 @@ class Translator(NamedTuple):
         return value, parts, fake
 
     def discriminate(self, params, mutable, batch, hp, key):
-        """The loss of both discriminators: sum of (mean (D(x) - 1)^2 + mean D(fake)^2) / 2."""
+        """The loss of both discriminators: sum of (mean (D(x) - 1)^2 + mean D(fake)^2) / 2.
+
+        What either gets right of patches, with the boundary half-way between 0 and 1, is told.
+        """
         del hp
-        value, pool = 0.0, dict(mutable.get('pool', {}))
+        value, found, pool = 0.0, {}, dict(mutable.get('pool', {}))
         for name, one in zip(DOMAINS, jax.random.split(key), strict=True):
             real = signed(batch[name]['image'])
             fake = self.to(name, params, signed(batch[OTHER[name]]['image']))
             if pool:
                 fake, pool[name] = swapped(one, jax.lax.stop_gradient(fake), pool[name])
             scores = self.scores(name, params, jnp.concatenate([real, fake]))
-            value += least_squares(scores[: len(real)], True) / 2
-            value += least_squares(scores[len(real) :], False) / 2
-        return value, ({}, {**mutable, 'pool': pool} if pool else mutable)
+            of_real, of_fake = jnp.split(scores, [len(real)])
+            value += (least_squares(of_real, True) + least_squares(of_fake, False)) / 2
+            right = domain_accuracy(of_real - 0.5, of_fake - 0.5)
+            found[f'discriminator_{name}/accuracy'] = right
+        return value, (found, {**mutable, 'pool': pool} if pool else mutable)
 
     def pictures(self) -> dict[str, Picture]:
         """Images of each domain, translated to the other, and back."""
