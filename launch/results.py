@@ -21,8 +21,10 @@ from tljax import verdict, workdir  # noqa: E402
 from tljax.report import canvas, figures  # noqa: E402
 
 KEPT = ROOT / 'configs/results'
-PUBLISHED = KEPT / 'published.json'  # study -> arm -> what was reported, and where
+PUBLISHED = KEPT / 'published.json'  # study, or SOURCE,TARGET -> arm -> what was reported, where
 AXIS = 'labels_per_class'
+# SOURCE,TARGET in the argument of configs/adapt.py, and what is behind them.
+_PAIR = re.compile(r"configs/adapt\.py:[^ ,]+,([^ ,']+,[^ ,']+)([^ ']*)")
 # Headings of the README and the configs whose studies stand below them.
 TOPICS = {
     'Few labels: from scratch, frozen or fine-tuned': ('quickstart', 'transfer', 'finetune'),
@@ -47,6 +49,7 @@ def keep(directory: Path) -> Path:
             if results.get(key)
         }
         kept['protocol'] = runs[results['baseline']]['protocol']
+        flags = {name: run['warnings'] for name, run in runs.items() if run.get('warnings')}
     else:
         runs = {results['name']: results}
         rows = [
@@ -55,9 +58,11 @@ def keep(directory: Path) -> Path:
             for row in verdict.summarise(results['name'], results, stream)
         ]
         kept = {'title': results['description'], 'protocol': results['protocol'], 'summary': rows}
+        flags = {'': results['warnings']} if results.get('warnings') else {}
     first = next(iter(runs.values()))
     seconds = sum(run['seconds']['total'] for run in runs.values())
     kept |= {'command': results['command'], 'environment': first['environment']}
+    kept |= {'warnings': flags} if flags else {}
     KEPT.mkdir(exist_ok=True)
     path = KEPT / f'{directory.resolve().name}.json'
     workdir.write_json(path, kept | {'minutes': round(seconds / 60, 1)})
@@ -101,7 +106,19 @@ def _study(name: str, study: dict) -> list[str]:
         *([study['protocol'], ''] if 'protocol' in study else []),
         *_table(name, study, counts),
         '',
+        *_flags([study]),
     ]
+
+
+def _flags(kept: list[dict]) -> list[str]:
+    """A line for each warning of a run, such as of a discriminator that collapsed; and a blank."""
+    lines = [
+        f'- {arm.replace("_", "-") or one["title"]}: {text}.'
+        for one in kept
+        for arm, texts in one.get('warnings', {}).items()
+        for text in texts
+    ]
+    return [*lines, ''] if lines else []
 
 
 def _place(study: dict) -> str:
@@ -121,7 +138,7 @@ def _table(name: str, study: dict, counts: list) -> list[str]:
 
 def _by_task(name: str, study: dict) -> list[str]:
     """A row an arm, a column a task, beside the run that learns it alone, and Delta_m."""
-    found, reported = study['tasks']['verdicts'], json.loads(PUBLISHED.read_text()).get(name, {})
+    found, reported = study['tasks']['verdicts'], _published(name, study)
     titles = [one['metric'].replace('_', ' ') for one in found.values()]
     lines = _header('', *titles, 'Δm, %', *(['published'] if reported else []))
     for arm in ('single', *study['arms']):
@@ -155,7 +172,7 @@ def _by_arm(name: str, study: dict) -> list[str]:
     shown = ('last', study.get('selection'), 'oracle')
     selections = {k: rows for k, rows in study.get('selections', {}).items() if k in shown}
     selections = selections or {'accuracy': study['comparison']}
-    reported = json.loads(PUBLISHED.read_text()).get(name, {})
+    reported = _published(name, study)
     also = study.get('also', {})
     titles = [_words(column) for column in (*selections, *also)]
     lines = _header('', *titles, 'seeds', *(['published'] if reported else []))
@@ -167,6 +184,32 @@ def _by_arm(name: str, study: dict) -> list[str]:
         beside = [reported.get(arm, '')] if reported else []
         lines.append(_row(arm.replace('_', '-'), *cells, rows[0]['n'], *beside))
     return lines
+
+
+def _published(name: str, study: dict) -> dict[str, str]:
+    """Arm -> what was reported of it: for the pair that the study adapts, or a study of this name.
+
+    Behind it stands by how much our reported number falls short of one of the same protocol.
+    """
+    known = json.loads(PUBLISHED.read_text())
+    pair = _PAIR.search(study['command'])
+    if pair and 'only=' in pair[2]:
+        return {}  # of a target without some classes nothing was
+    reported = known.get(pair[1] if pair else name, {})
+    sampled = bool(pair) and 'sampled' in pair[2]
+    ours = {row['arm']: row['mean'] for row in study['comparison']}
+    return {
+        arm: text + (_short(ours.get(arm, 1.0), text) if ('sampled' in text) == sampled else '')
+        for arm, text in reported.items()
+        if arm in (*study['arms'], 'single')
+    }
+
+
+def _short(ours: float, text: str) -> str:
+    """'<br>-1.9' where ours is that much below the one number of a text, else ''."""
+    number = re.match(r'(\d+\.\d+) \(', text)
+    below = round(round(100 * ours, 1) - float(number[1]), 1) if number else 0
+    return f'<br>{below:.1f}' if below < 0 else ''
 
 
 def _words(selection: str) -> str:
@@ -206,7 +249,8 @@ def runs(kept: list[dict]) -> str:
             cells.append(f'{where}{100 * row["mean"]:.1f} ± {100 * row["std"]:.1f}')
         cell, seeds = '<br>'.join(cells), run['summary'][0]['n']
         lines.append(f'| {run["title"]} | {cell} | {seeds} | `{run["command"]}` |')
-    return '\n'.join(lines)
+    flags = _flags(kept)
+    return '\n'.join([*lines, '', *flags[:-1]] if flags else lines)
 
 
 def speed(benchmark: dict) -> str:

@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+
+import pytest
 
 from launch import results
 from tests import runs
@@ -48,9 +51,27 @@ def test_a_row_an_arm_with_selections_and_what_was_published(tmp_path, monkeypat
     assert table[5] == '| plain | 50.0 ± 1.0 | 62.5 ± 1.0 | 3 |  |'
     assert table[6] == (
         '| better | 75.0 ± 1.0<br>+25.0 ± 2.0: helps | 75.0 ± 1.0<br>+25.0 ± 2.0: helps | 3 | '
-        '76.5 (Ada 1843) |'
+        '76.5 (Ada 1843)<br>-1.5 |'
     )
     assert table[7] == '| top | 87.5 ± 1.0 | 100.0 ± 1.0 | 3 |  |'
+
+
+def test_what_was_published_is_of_the_pair_and_of_the_protocol(tmp_path, monkeypatch):
+    (tmp_path / 'published.json').write_text(
+        json.dumps({'folder:a,folder:b': {'better': '80.0 (Ada)', 'top': '99.0 (Ada, sampled)'}})
+    )
+    monkeypatch.setattr(results, 'PUBLISHED', tmp_path / 'published.json')
+    rows = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 0.875), strict=True)]
+
+    def cells(behind, name='toys'):
+        command = f"launch/train.py --config 'configs/adapt.py:x+y,folder:a,folder:b{behind}' -w c"
+        study = STUDY | {'comparison': rows, 'command': command}
+        lines = results.studies({name: study}).splitlines()
+        return [line.split(' | ')[-1].strip(' |') for line in lines if re.match(r'\| [pbt]', line)]
+
+    assert cells('') == cells(',full', 'other') == ['', '80.0 (Ada)<br>-5.0', '99.0 (Ada, sampled)']
+    assert cells(',sampled') == ['', '80.0 (Ada)', '99.0 (Ada, sampled)<br>-11.5']
+    assert cells(',only=1') == ['3', '3', '3']
 
 
 def test_what_a_study_was_tested_on_and_where_it_ran():
@@ -114,6 +135,29 @@ def test_one_seed_has_no_spread():
 def test_published_numbers_are_text_with_digits():
     for reported in json.loads(results.PUBLISHED.read_text()).values():
         assert all(re.match(r'\d\d\.\d', text) for text in reported.values())
+
+
+def test_what_collapsed_is_told_under_the_table():
+    rows = [row(arm, 0.5) for arm in STUDY['arms']]
+    study = STUDY | {'comparison': rows, 'warnings': {'be_t': ['the critic was at chance']}}
+    told = results.studies({'toys': study})
+    assert told.splitlines()[-2:] == ['', '- be-t: the critic was at chance.']
+    run = {'title': 'Photos', 'command': 'do', 'summary': [row('run', 0.98)]}
+    told = results.runs([run, run | {'title': 'B', 'warnings': {'': ['it failed']}}])
+    assert told.splitlines()[-2:] == ['', '- B: it failed.']
+
+
+@pytest.mark.parametrize('kind', ['study', 'run'])
+def test_warnings_are_kept(kind, tiny_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, 'KEPT', tmp_path / 'kept')
+    directory = tmp_path / 'copy'
+    shutil.copytree(tiny_study, directory, ignore=lambda *_: ['checkpoints'])
+    file = directory / 'frozen' / 'results.json'
+    found = json.loads(file.read_text())
+    file.write_text(json.dumps(found | {'warnings': ['it collapsed']}))
+    kept = results.keep(directory if kind == 'study' else file.parent)
+    expected = {'frozen' if kind == 'study' else '': ['it collapsed']}
+    assert json.loads(kept.read_text())['warnings'] == expected
 
 
 def test_what_is_kept_of_a_study(tiny_study, tmp_path, monkeypatch):
