@@ -168,7 +168,7 @@ class ToyTensorflow(ToyColours):
 
 
 class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Digits of noise, brighter from class to class; a subclass has the name of a real set."""
+    """Strokes at random, brighter from class to class; a subclass has the name of a real set."""
 
     VERSION = tfds.core.Version('1.0.0')
     SHAPE = (28, 28, 1)
@@ -183,8 +183,8 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, split):
         random = np.random.RandomState(len(split))
         for row in range(self.COUNT):
-            noise = random.randint(0, 30, self.SHAPE) + 20 * (row % 10)
-            image = Image.fromarray(noise.astype(np.uint8).squeeze())
+            strokes = (random.rand(*self.SHAPE) < 0.3) * (50 + 20 * (row % 10))
+            image = Image.fromarray(strokes.astype(np.uint8).squeeze())
             yield row, {'image': image, 'label': row % 10}
 
 
