@@ -106,7 +106,11 @@ METHODS: dict[str, dict] = {
     'jan': APART,
     'mcc': APART,
     'mcd': {**ADAM, 'hparams': {'rate': 5e-4}, **MCD_HEADS},
-    'shot': {'hparams': {'label_smoothing': 0.1}, 'options': {'pseudo': 0.1}},
+    'shot': {
+        'optimizer': {'name': 'nesterov', 'schedule': 'annealed'},
+        'hparams': {'label_smoothing': 0.1, 'weight_decay': 1e-3},
+        'options': {'pseudo': 0.1},
+    },
     'sinkhorn': APART,
     'subspace_alignment': {},
     'tca': {},

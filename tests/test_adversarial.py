@@ -246,6 +246,18 @@ def test_adda_refuses_a_weight_of_a_loss_that_it_has_not():
             built('adda', **change)
 
 
+@pytest.mark.parametrize(('steps', 'every'), [(600, 20), (40, 2), (4, 1)])
+def test_shot_renews_its_pseudo_labels_however_few_the_steps(steps, every):
+    """Of a target whose epoch is longer than the phase."""
+    method = build_method(
+        config_for('shot', steps=steps, options={}), SPEC._replace(rows={'target': 60_000})
+    )
+    assert method.phases[-1].every == every
+    assert method.phases[-1].steps == steps // 2
+    method = build_method(config_for('shot', steps=steps, options={'every': 7}), SPEC)
+    assert method.phases[-1].every == 7
+
+
 def test_shot_weighs_its_pseudo_labels():
     method = build_method(config_for('shot', options={'pseudo': 0.3}), SPEC)
     params, mutable = values_of(method)

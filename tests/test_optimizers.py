@@ -48,22 +48,24 @@ def close(found, expected, rtol=1e-5):
     )
 
 
-def torch_sgd(given, rate, momentum, decay, factor=lambda step: 1.0):
-    """torch.optim.SGD: g += decay * p; b = momentum * b + g; p -= rate * b."""
+def torch_sgd(given, rate, momentum, decay, factor=lambda step: 1.0, nesterov=False):
+    """torch.optim.SGD: g += decay * p; b = momentum * b + g; p -= rate * b (Nesterov: g + m b)."""
     params = jax.tree.map(lambda p: np.asarray(p, np.float64), PARAMS)
     buffer = jax.tree.map(np.zeros_like, params)
     for step, gradient in enumerate(given):
         g = jax.tree.map(lambda g, p: g + decay * p * (p.ndim > 1), gradient, params)
         buffer = jax.tree.map(lambda b, g: momentum * b + g, buffer, g)
-        params = jax.tree.map(lambda p, b: p - rate * factor(step) * b, params, buffer)
+        move = jax.tree.map(lambda g, b: g + momentum * b, g, buffer) if nesterov else buffer
+        params = jax.tree.map(lambda p, m: p - rate * factor(step) * m, params, move)
     return params
 
 
 @pytest.mark.parametrize(('momentum', 'decay'), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.1), (0.9, 0.1)])
-def test_sgd_is_that_of_torch(momentum, decay):
+@pytest.mark.parametrize('name', ['sgd', 'nesterov'])
+def test_sgd_is_that_of_torch(momentum, decay, name):
     given, hp = gradients(6), {'rate': 0.1, 'momentum': momentum, 'weight_decay': decay}
-    found = descend(optimizers.build(options(), 6), given, hp)[-1]
-    close(found, torch_sgd(given, 0.1, momentum, decay))
+    found = descend(optimizers.build(options(name=name), 6), given, hp)[-1]
+    close(found, torch_sgd(given, 0.1, momentum, decay, nesterov=name == 'nesterov'))
 
 
 def test_decay_spares_biases_and_norms():
@@ -185,7 +187,7 @@ def test_two_accumulated_halves_are_one_whole(extra):
         close(found[2 * update + 1], expected[update], rtol=1e-4)
 
 
-@pytest.mark.parametrize('name', ['sgd', 'adam', 'adamw'])
+@pytest.mark.parametrize('name', ['sgd', 'nesterov', 'adam', 'adamw'])
 def test_hyper_parameters_are_traced_and_vmapped(name):
     given = gradients(3)
     build = optimizers.build(options(name=name, schedule='cosine', clip=1.0, rates={'head': 2}), 3)

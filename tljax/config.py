@@ -43,7 +43,7 @@ def default() -> ConfigDict:
     # Traced scalars, so that a sweep over them is one compiled program.
     c.hparams = {
         'rate': 0.05,
-        'momentum': 0.9,  # of sgd; the first of Adam's betas
+        'momentum': 0.9,  # of sgd and nesterov; the first of Adam's betas
         'weight_decay': 5e-4,
         'label_smoothing': 0.0,
         'weight': 1.0,  # of a method's second loss: adaptation, reconstruction ...
@@ -54,7 +54,7 @@ def default() -> ConfigDict:
     # given here for seed, labels_per_class and any key of hparams; (): as set elsewhere.
     c.members = dict.fromkeys(('seed', 'labels_per_class', *c.hparams), ())
     c.optimizer = {
-        'name': 'sgd',  # sgd, adam, adamw
+        'name': 'sgd',  # sgd, nesterov, adam, adamw
         'schedule': 'constant',  # constant, cosine, step, annealed
         'warmup': 0,  # updates of linear warm-up
         'boundaries': (),  # of the step schedule, in updates

@@ -49,6 +49,10 @@ def _sgd(hp, decay):
     return decay, optax.trace(decay=hp['momentum'])
 
 
+def _nesterov(hp, decay):
+    return decay, optax.trace(decay=hp['momentum'], nesterov=True)
+
+
 def _adam(hp, decay):
     return decay, optax.scale_by_adam(b1=hp['momentum'])
 
@@ -57,7 +61,12 @@ def _adamw(hp, decay):
     return optax.scale_by_adam(b1=hp['momentum']), decay
 
 
-OPTIMIZERS: Mapping[str, Callable] = {'sgd': _sgd, 'adam': _adam, 'adamw': _adamw}
+OPTIMIZERS: Mapping[str, Callable] = {
+    'sgd': _sgd,
+    'nesterov': _nesterov,
+    'adam': _adam,
+    'adamw': _adamw,
+}
 
 
 def _lookup(table: Mapping, name: str, kind: str):
