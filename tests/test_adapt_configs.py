@@ -29,6 +29,23 @@ def test_only_who_asks_for_it_has_images_mirrored():
         adapt.get_config('dann,folder:a,folder:b,only=1,only=2')
 
 
+@pytest.mark.parametrize('source', ['tfds:mnist', 'tfds:mnist_m/textures', 'folder:a'])
+@pytest.mark.parametrize('target', ['tfds:mnist_m', 'tfds:svhn_cropped', 'tfds:usps', 'folder:b'])
+def test_both_domains_are_augmented_alike(source, target):
+    (one,) = augments(adapt.get_config(f'dann,{source},{target}'), 'dann')
+    background = any(name in source + target for name in ('mnist_m', 'svhn'))
+    assert one.startswith('crop:3,reflect' if background else 'shift:3')
+
+
+def test_what_matches_features_has_dense_ones_on_mnist_m():
+    c = configs.checked(adapt.get_config('all,tfds:mnist,tfds:mnist_m'))
+    dense = {name: configs.merged(c, run).net.dense for name, run in c.runs.items()}
+    assert {name for name, width in dense.items() if width} == set(adapt.ON_FEATURES)
+    for name in adapt.ON_FEATURES:
+        assert configs.merged(c, c.runs[name]).head.to_dict() == {'name': 'linear'}
+    assert c.head.name == 'mlp'
+
+
 def test_svhn_and_mnist_are_digits_of_one_form(tmp_path):
     for builder in (toys.SvhnCropped, toys.Mnist):
         toys.prepared(builder, tmp_path)
