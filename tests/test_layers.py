@@ -28,7 +28,7 @@ LAYERS = (
     ('experiment', 'predict'),
     ('ranking',),
     ('study',),
-    ('gallery',),
+    ('gallery', 'export'),
     ('configs', 'launch'),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

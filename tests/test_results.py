@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from launch import results
+from launch import results, results_tables
 from tests import runs
 
 
@@ -32,21 +32,34 @@ def test_a_row_a_label_count():
         for count in (1, 5)
         for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 1), strict=True)
     ]
-    table = results.studies({'toys': STUDY | {'comparison': rows}}).splitlines()
+    table = results_tables.studies({'toys': STUDY | {'comparison': rows}}).splitlines()
     assert table[:2] == ['**Toys**, 2 min:', '`python launch/train.py`']
     assert table[3] == '| labels per class | plain | better | top |'
     assert table[5].startswith('| 1 | 50.0 ± 1.0 | 75.0 ± 1.0<br>+25.0 ± 2.0: helps | 100.0')
     assert table[6].startswith('| 5 | ')
 
 
+def test_at_a_glance_a_study_is_its_best_arm_at_the_fewest_labels():
+    rows = [
+        row(arm, mean + count / 100, count)
+        for count in (1, 5)
+        for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 1), strict=True)
+    ]
+    study = STUDY | {'ceiling': 'top', 'comparison': rows}
+    study['command'] += ' --config configs/transfer.py:a,b'
+    table = results_tables.glance({'toys': study, 'alone': study | {'arms': ['plain']}})
+    cells = '| plain | 51.0 ± 1.0 | better | 76.0 ± 1.0 | +26.0 ± 2.0: helps |'
+    assert table.splitlines()[2:] == [f'| Toys, 1 a class {cells}']
+
+
 def test_a_row_an_arm_with_selections_and_what_was_published(tmp_path, monkeypatch):
     (tmp_path / 'published.json').write_text(json.dumps({'toys': {'better': '76.5 (Ada 1843)'}}))
-    monkeypatch.setattr(results, 'PUBLISHED', tmp_path / 'published.json')
+    monkeypatch.setattr(results_tables, 'PUBLISHED', tmp_path / 'published.json')
     last = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 0.875), strict=True)]
     oracle = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.625, 0.75, 1), strict=True)]
     study = STUDY | {'ceiling': 'top', 'comparison': last, 'selection': 'last'}
     study['selections'] = {'last': last, 'entropy': last, 'oracle': oracle}
-    table = results.studies({'toys': study}).splitlines()
+    table = results_tables.studies({'toys': study}).splitlines()
     assert table[3] == '|  | last step | oracle step (target labels) | seeds | published |'
     assert table[5] == '| plain | 50.0 ± 1.0 | 62.5 ± 1.0 | 3 |  |'
     assert table[6] == (
@@ -60,13 +73,13 @@ def test_what_was_published_is_of_the_pair_and_of_the_protocol(tmp_path, monkeyp
     (tmp_path / 'published.json').write_text(
         json.dumps({'folder:a,folder:b': {'better': '80.0 (Ada)', 'top': '99.0 (Ada, sampled)'}})
     )
-    monkeypatch.setattr(results, 'PUBLISHED', tmp_path / 'published.json')
+    monkeypatch.setattr(results_tables, 'PUBLISHED', tmp_path / 'published.json')
     rows = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 0.875), strict=True)]
 
     def cells(behind, name='toys'):
         command = f"launch/train.py --config 'configs/adapt.py:x+y,folder:a,folder:b{behind}' -w c"
         study = STUDY | {'comparison': rows, 'command': command}
-        lines = results.studies({name: study}).splitlines()
+        lines = results_tables.studies({name: study}).splitlines()
         return [line.split(' | ')[-1].strip(' |') for line in lines if re.match(r'\| [pbt]', line)]
 
     assert cells('') == cells(',full', 'other') == ['', '80.0 (Ada)<br>-5.0', '99.0 (Ada, sampled)']
@@ -78,11 +91,11 @@ def test_what_a_study_was_tested_on_and_where_it_ran():
     rows = [row(arm, 0.5) for arm in STUDY['arms']]
     study = STUDY | {'comparison': rows, 'protocol': 'Evaluated on test: toys, all 9 examples.'}
     study['environment'] = {'device': 'cpu', 'devices': 1, 'cores': 2}
-    found = results.studies({'toys': study}).splitlines()
+    found = results_tables.studies({'toys': study}).splitlines()
     assert found[0] == '**Toys**, 2 min on 2 CPU cores:'
     assert found[3] == study['protocol']
     study['environment'] = {'device': 'H100', 'devices': 4}
-    assert '2 min on 4 x H100:' in results.studies({'toys': study})
+    assert '2 min on 4 x H100:' in results_tables.studies({'toys': study})
 
 
 def test_studies_stand_by_topic_the_shortest_first():
@@ -96,7 +109,7 @@ def test_studies_stand_by_topic_the_shortest_first():
         }
     )
     kept = {'a': of('one_shot', 9), 'b': of('adapt', 7), 'c': of('one_shot', 5), 'd': study}
-    lines = results.studies(kept).splitlines()
+    lines = results_tables.studies(kept).splitlines()
     heads = [line for line in lines if line.startswith(('#', '**'))]
     assert heads == [
         '### Unsupervised adaptation',
@@ -112,38 +125,42 @@ def test_every_kept_study_has_a_topic():
     for path in results.KEPT.glob('*.json'):
         kept = json.loads(path.read_text())
         if 'comparison' in kept:
-            assert results._topic(kept), f'TOPICS of launch/results.py lack {kept["command"]}'
+            assert results_tables._topic(kept), (
+                f'TOPICS of launch/results_tables.py lack {kept["command"]}'
+            )
 
 
 def test_other_scores_have_columns_of_their_own():
     rows = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 0.875), strict=True)]
     also = {'pairs accuracy': [row(arm, 0.625) for arm in STUDY['arms']]}
-    table = results.studies({'toys': STUDY | {'comparison': rows, 'also': also}}).splitlines()
+    table = results_tables.studies(
+        {'toys': STUDY | {'comparison': rows, 'also': also}}
+    ).splitlines()
     assert table[3] == '|  | accuracy | pairs accuracy | seeds |'
     assert table[6] == '| better | 75.0 ± 1.0<br>+25.0 ± 2.0: helps | 62.5 ± 1.0 | 3 |'
 
 
 def test_one_seed_has_no_spread():
     alone = STUDY | {'arms': ['plain'], 'comparison': [row('plain', 0.5, std=None, n=1)]}
-    assert '| plain | 50.0 | 1 |' in results.studies({'toys': alone}).splitlines()
+    assert '| plain | 50.0 | 1 |' in results_tables.studies({'toys': alone}).splitlines()
     one = row('better', 0.75, std=None, delta_ci95=None, verdict='unclear')
     study = STUDY | {'arms': ['plain', 'better'], 'comparison': [row('plain', 0.5), one]}
-    lines = results.studies({'toys': study}).splitlines()
+    lines = results_tables.studies({'toys': study}).splitlines()
     assert '| better | 75.0<br>+25.0: unclear | 3 |' in lines
 
 
 def test_published_numbers_are_text_with_digits():
-    for reported in json.loads(results.PUBLISHED.read_text()).values():
+    for reported in json.loads(results_tables.PUBLISHED.read_text()).values():
         assert all(re.match(r'\d\d\.\d', text) for text in reported.values())
 
 
 def test_what_collapsed_is_told_under_the_table():
     rows = [row(arm, 0.5) for arm in STUDY['arms']]
     study = STUDY | {'comparison': rows, 'warnings': {'be_t': ['the critic was at chance']}}
-    told = results.studies({'toys': study})
+    told = results_tables.studies({'toys': study})
     assert told.splitlines()[-2:] == ['', '- be-t: the critic was at chance.']
     run = {'title': 'Photos', 'command': 'do', 'summary': [row('run', 0.98)]}
-    told = results.runs([run, run | {'title': 'B', 'warnings': {'': ['it failed']}}])
+    told = results_tables.runs([run, run | {'title': 'B', 'warnings': {'': ['it failed']}}])
     assert told.splitlines()[-2:] == ['', '- B: it failed.']
 
 
@@ -170,7 +187,7 @@ def test_what_is_kept_of_a_study(tiny_study, tmp_path, monkeypatch):
 
 def test_a_run_tells_each_stream():
     rows = [row('run', 0.98, stream='test'), row('run', 0.4, stream='sketch')]
-    table = results.runs([{'title': 'Photos', 'command': 'do', 'summary': rows}])
+    table = results_tables.runs([{'title': 'Photos', 'command': 'do', 'summary': rows}])
     assert table.splitlines()[2] == '| Photos | 98.0 ± 1.0<br>sketch 40.0 ± 1.0 | 3 | `do` |'
 
 
@@ -193,15 +210,15 @@ def test_memory_is_told_of_the_cases_that_measured_it():
     row = {'case': 'a', 'cores': 1, 'against': 'x', 'ours_ms': 1.0, 'theirs_ms': 2.0, 'ratio': 2.0}
     row |= {'spread': [1.0, 3.0]}
     found = {'machine': {'jax': '1'}, 'rows': [row]}
-    assert 'MiB' not in results.speed(found)
+    assert 'MiB' not in results_tables.speed(found)
     found['rows'].append(row | {'case': 'b', 'memory_mib': {'ours': 97.2, 'theirs': 125.0}})
-    assert 'imports, ours / theirs in MiB: b 97 / 125.' in results.speed(found)
+    assert 'imports, ours / theirs in MiB: b 97 / 125.' in results_tables.speed(found)
 
 
 def test_ranking_has_the_best_source_first_and_tau_below():
     scores = {'a': {'logme': [1.0, 3.0]}, 'b': {'logme': [0.5]}}
     found = {'scores': scores, 'reached': {'b': 0.5, 'a': 0.75}, 'kendall_tau': {'logme': 1.0}}
-    assert results.ranking(found).splitlines() == [
+    assert results_tables.ranking(found).splitlines() == [
         '| source | logme | fine-tuned |',
         '|---|---|---|',
         '| a | 2.000 | 75.0 |',
