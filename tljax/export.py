@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from tljax import backbones, initial
 from tljax import predict as predicting
@@ -20,11 +19,12 @@ class Exported(NamedTuple):
 
 
 def to_file(run: Path, out: Path, member: int | None = None) -> Exported:
-    """Writes a member's encoder and, where the run has a linear one, its classifier.
+    """Writes a member's encoder and, where the run has them, its classifier and auxiliary heads.
 
     Names and orders are those of `pretrained.export`: the layout in which weights of the net are
-    published, or the net's own names, if they are published nowhere. A classifier of another
-    endpoint than 'features' stays, and layers behind that endpoint are not there.
+    published, or the net's own names, if they are published nowhere. A classifier that is not
+    linear, or reads another endpoint than 'features', is left out; layers behind that endpoint are
+    not there.
 
     Args:
       run: directory of a finished run.
@@ -51,9 +51,11 @@ def to_file(run: Path, out: Path, member: int | None = None) -> Exported:
     until = {'until': (config.endpoint,), 'member': row}
     own = backbones.values(str(run), net, tuple(results['image']), **until)
     params, mutable = {'encoder': own.pop('params', {})}, {'encoder': own}
-    theirs = initial.trained(run)[0]
-    if _is_classifier(theirs.get('head', {}), config, results):
-        params['head'] = jax.tree.map(lambda leaf: np.asarray(leaf[row]), theirs['head'])
+    theirs, stats = initial.trained(run)
+    roles = ['head'] if _is_classifier(theirs.get('head', {}), config, results) else []
+    roles += [role for role in getattr(net, 'auxiliary', {}) if role in theirs]
+    for whole, part in ((theirs, params), (stats, mutable)):
+        part |= {role: jax.tree.map(lambda x: x[row], whole.get(role, {})) for role in roles}
     pretrained.export(out, net, params, mutable)
     return Exported(tuple(params), tuple(sorted(set(theirs) - set(params))))
 

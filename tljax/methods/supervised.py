@@ -7,24 +7,38 @@ The three are one player and one loss. They differ in what the player may move (
 from collections.abc import Callable
 
 from tljax.losses.classification import accuracy, cross_entropy
+from tljax.methods.auxiliary import Auxiliary
 from tljax.methods.networks import Classifier
 from tljax.types import Array, LossFn, Method, Params, Phase, Player, Spec
 
 
-def build(config, spec: Spec, optimizer) -> Method:
+def build(config, spec: Spec, optimizer, auxiliary: float = 0.0) -> Method:
     """The method of one player named 'model' on the labelled stream 'source'.
 
     Args:
       config: the run's config: net, head, trains, steps.
       spec: what the data are.
       optimizer: steps -> (hp -> optax transformation); see tljax.optimizers.build.
+      auxiliary: weight of the losses of the net's auxiliary heads, which are trained too, and
+        never predict: 0.3 in GoogLeNet's paper, 0.4 is usual for Inception V3. 0: there are none.
+        config.init.load names what they take of published ones: 'encoder|aux*/conv|aux*/fc1'.
+
+    Raises:
+      ValueError: as `Auxiliary.build`.
     """
     classifier = Classifier.build(config, spec)
-    return Method(
+    phase = source_phase('train', config, classifier, optimizer, config.steps)
+    method = Method(
         init=classifier.init,
-        phases=(source_phase('train', config, classifier, optimizer, config.steps),),
+        phases=(phase,),
         predict=lambda params, mutable, images: classifier(params, mutable, images)[0],
     )
+    if not auxiliary:
+        return method
+    aside = Auxiliary.build(classifier, spec, auxiliary)
+    trains = '|'.join((config.trains, *aside.heads))
+    player = phase.players[0]._replace(trains=trains, loss=aside.loss)
+    return method._replace(init=aside.init, phases=(phase._replace(players=(player,)),))
 
 
 def source_phase(name: str, config, classifier: Classifier, optimizer, steps: int) -> Phase:

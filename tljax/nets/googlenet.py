@@ -69,6 +69,11 @@ class GoogLeNet(nn.Module):
     def endpoints(self) -> tuple[str, ...]:
         return 'stem', *BLOCKS, 'features'
 
+    @property
+    def auxiliary(self) -> dict[str, tuple[str, type[nn.Module]]]:
+        """Role -> the endpoint that an auxiliary head reads, and the head."""
+        return {'aux1': ('mixed4a', GoogLeNetAux), 'aux2': ('mixed4d', GoogLeNetAux)}
+
     @nn.compact
     def __call__(self, x: Array, since: str | None = None, until='features'):
         """[N, H, W, 3] -> endpoint(s): stem, mixed3a, ... [N, h, w, C]; features [N, 1024].
@@ -107,6 +112,8 @@ class Stem(nn.Module):
 
 class GoogLeNetAux(nn.Module):
     """Auxiliary classifier: reads the endpoint mixed4a (role 'aux1') or mixed4d ('aux2').
+
+    Trained with `options.auxiliary` of the method `supervised`.
 
     Reference: Szegedy et al., 2015, arXiv:1409.4842, section 5.
 

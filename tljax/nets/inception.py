@@ -128,6 +128,11 @@ class InceptionV3(nn.Module):
     def endpoints(self) -> tuple[str, ...]:
         return 'stem', *BLOCKS, 'features'
 
+    @property
+    def auxiliary(self) -> dict[str, tuple[str, type[nn.Module]]]:
+        """Role -> the endpoint that an auxiliary head reads, and the head."""
+        return {'aux': ('mixed6e', InceptionAux)}
+
     @nn.compact
     def __call__(self, x: Array, since: str | None = None, until='features'):
         """[N, H, W, 3] -> endpoint(s): stem, mixed5b, ... [N, h, w, C]; features [N, 2048].
@@ -145,6 +150,8 @@ class InceptionV3(nn.Module):
 class InceptionAux(nn.Module):
     """Auxiliary classifier: reads the endpoint mixed6e (role 'aux') of images of 299 pixels.
 
+    Trained with `options.auxiliary` of the method `supervised`.
+
     Reference: Szegedy et al., 2016, arXiv:1512.00567, section 4.
 
     Attributes:
@@ -157,7 +164,16 @@ class InceptionAux(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, 17, 17, C] -> [N, classes]."""
+        """[N, 17, 17, C] -> [N, classes].
+
+        Raises:
+          ValueError: a map smaller than 17 x 17, of which nothing would be left.
+        """
+        if min(x.shape[1:3]) < 17:
+            raise ValueError(
+                'the auxiliary head of Inception V3 reads maps of 17 x 17 or more, as of images of '
+                f'299 pixels (data.size), and not of {x.shape[1]} x {x.shape[2]}'
+            )
         x = nn.avg_pool(x, (5, 5), (3, 3))
         x = unit(Unit('conv0', 128), EPSILON, self.dtype)(x)
         x = unit(Unit('conv1', 768, 5, 1, 'VALID'), EPSILON, self.dtype)(x)
