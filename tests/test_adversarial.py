@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests import runs, toys
+from tests.data.test_episodes import drawn
 from tests.test_methods import built, config_for, fit, prepared_for
 from tljax import config as configs
 from tljax import experiment, partition
@@ -13,7 +14,7 @@ from tljax.losses.adversarial import domain_bce
 from tljax.losses.classification import cross_entropy
 from tljax.losses.entropy import aligned_pseudo_labels
 from tljax.methods.shot import clusters
-from tljax.prepare import build_method
+from tljax.prepare import build_method, prepare
 from tljax.types import Spec
 
 RANDOM = np.random.RandomState(0)
@@ -229,6 +230,15 @@ def test_a_target_smaller_than_its_batch_is_refused_or_wrapped(tmp_path):
     found = experiment.run(configs.checked(c), tmp_path / 'b')
     assert np.isfinite(found['scores']['test']['loss']).all()
     assert '7 sampled' in found['protocol']
+
+
+def test_a_source_that_is_drawn_class_by_class(tmp_path):
+    c = config_for('dann', steps=2, **{'data.streams.source.draw': 'episode:5x3x3'})
+    prepared = prepare(c)
+    label = drawn(prepared.streams['source'], 0, 1)['label']
+    assert np.bincount(label).tolist() == [6] * 5
+    params, _ = fit(prepared, tmp_path)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
 def test_what_lacks_a_domain_is_refused():
