@@ -88,25 +88,23 @@ def features_case(case: str, net: dict, batch: int = 16, image=(224, 224, 3)):
 def probe_sweep(args) -> list[dict]:
     """25 strengths x 5 seeds of logistic regression, 100 classes on 10,000 x 1,280 features.
 
-    The others would take an hour. One seed is timed and counted for all five, which come one after
-    the other on a CPU; of theirs every sixth strength, counted for its neighbours too. Ours has
-    its compilation in it.
+    The others would take hours: of theirs one seed is timed, and of it every sixth strength, counted
+    for its neighbours and for the other seeds too. Ours has its compilation in it.
     """
     import benchmark_probes as probes
 
     features, labels = probes.examples(10_000, 1280, 100)
-    chosen, strengths = probes.halves(len(labels), seeds=1), np.logspace(-2, 4, 25)
-    some, seeds = strengths[::6], 5
+    chosen, strengths = probes.halves(len(labels), seeds=5), np.logspace(-2, 4, 25)
+    one, some = chosen[:1], strengths[::6]
     curve, spent = probes.timed(probes.ours('logistic', features, labels, chosen, strengths))
-    spent *= seeds
     rows = []
     for name, make in (('scikit-learn', probes.scikit), ('PyTorch L-BFGS', probes.torch_loop)):
-        theirs, seconds = probes.timed(make('logistic', features, labels, chosen, some))
-        seconds *= len(strengths) / len(some) * seeds
+        theirs, seconds = probes.timed(make('logistic', features, labels, one, some))
+        seconds *= curve.size / theirs.size
         rows.append(
             {
                 'case': f'probe_sweep, {name}',
-                'against': f'{name}, extrapolated from {len(some)} of {curve.size * seeds} fits',
+                'against': f'{name}, extrapolated from {theirs.size} of {curve.size} fits',
                 'cores': cores(),
                 'ours_ms': spent * 1e3,
                 'theirs_ms': seconds * 1e3,
