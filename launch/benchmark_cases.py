@@ -88,8 +88,8 @@ def features_case(case: str, net: dict, batch: int = 16, image=(224, 224, 3)):
 def probe_sweep(args) -> list[dict]:
     """25 strengths x 5 seeds of logistic regression, 100 classes on 10,000 x 1,280 features.
 
-    The others would take hours: of theirs one seed is timed, and of it every sixth strength, counted
-    for its neighbours and for the other seeds too. Ours has its compilation in it.
+    The others would take hours: of theirs one seed is timed, and of it every sixth strength,
+    counted for its neighbours and for the other seeds too. Ours has its compilation in it.
     """
     import benchmark_probes as probes
 
