@@ -78,3 +78,11 @@ def test_a_run_that_is_not_finished(tmp_path, capsys):
     (tmp_path / 'config.json').write_text('{}')
     assert export.main([f'--run={tmp_path}', f'--out={tmp_path}/out.safetensors']) == 2
     assert 'is not finished: it has no results.json' in capsys.readouterr().err
+
+
+def test_a_run_without_layers(tmp_path, capsys):
+    net = {'name': 'identity', 'input': {'size': 8, 'channels': 1}}
+    c = configs.checked(runs.run(net=net, trains='head', steps=1, evaluate_every=0))
+    experiment.run(c, tmp_path / 'run')
+    assert export.main([f'--run={tmp_path}/run', f'--out={tmp_path}/out.safetensors']) == 2
+    assert 'its net, identity, has no layers to export' in capsys.readouterr().err

@@ -59,12 +59,10 @@ def values(
         params, mutable = pretrained.load(weights, backbone, *roles, drop=drop)
     else:
         params, mutable = _of_run(Path(weights), member)
-    found = {'params': params['encoder'], **mutable.get('encoder', {})}
-    whole, needed, flat = (partition.flat(dict(tree)) for tree in (shapes, needed, found))
-    for path in sorted({**needed, **flat}):
-        theirs, ours = (
-            list(jnp.shape(tree[path])) if path in tree else 'absent' for tree in (flat, whole)
-        )
+    found = {'params': params.get('encoder', {}), **mutable.get('encoder', {})}
+    whole, needed, there = map(_shapes, (shapes, needed, found))
+    for path in sorted({**needed, **there}):
+        theirs, ours = (of.get(path, 'absent') for of in (there, whole))
         if theirs != ours:
             raise ValueError(
                 f'{weights}: {path} is {theirs} there and {ours} here; give its net, and endpoints '
@@ -74,6 +72,12 @@ def values(
     return jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x, found
     )
+
+
+def _shapes(tree: PyTree) -> dict[str, list[int]]:
+    """Shapes by path, without empty nodes."""
+    leaves = partition.flat(dict(tree)).items()
+    return {path: list(leaf.shape) for path, leaf in leaves if hasattr(leaf, 'shape')}
 
 
 def _of_run(run: Path, member: int) -> tuple[PyTree, PyTree]:

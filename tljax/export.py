@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from tljax import backbones, initial
+from tljax import backbones, initial, partition
 from tljax import predict as predicting
 from tljax.methods.networks import encoder
 from tljax.nets import pretrained
@@ -51,6 +51,8 @@ def to_file(run: Path, out: Path, member: int | None = None) -> Exported:
     until = {'until': (config.endpoint,), 'member': row}
     own = backbones.values(str(run), net, tuple(results['image']), **until)
     params, mutable = {'encoder': own.pop('params', {})}, {'encoder': own}
+    if not partition.paths(params):
+        raise ValueError(f'--run {run}: its net, {config.net.name}, has no layers to export')
     theirs, stats = initial.trained(run)
     roles = ['head'] if _is_classifier(theirs.get('head', {}), config, results) else []
     roles += [role for role in getattr(net, 'auxiliary', {}) if role in theirs]
