@@ -11,7 +11,7 @@ from launch import prepare, train
 from tests import runs
 from tests.data import toys  # noqa: F401  registers the toy sets
 from tests.test_multitask import config
-from tljax import study
+from tljax import predict, study
 from tljax.data import labels
 
 ROOT = Path(__file__).parents[1]
@@ -177,3 +177,27 @@ def test_weights_that_lack_are_refused_before_training(tmp_path, monkeypatch):
         ValueError, match=r'weights \(\); expected 4, .* as options.balance.weights'
     ):
         study.run(c, tmp_path / 'run')
+
+
+def test_a_regression_is_learnt_in_deviations_and_told_in_its_unit(tmp_path):
+    bright = np.random.RandomState(0).randint(0, 256, 80)
+    images = np.tile(bright[:, None, None], (8, 8)).astype(np.uint8)
+    age, arrays = 20 + 55 * bright / 255, {}
+    for split, rows in (('train', slice(60)), ('test', slice(60, None))):
+        arrays |= {f'{split}_image': images[rows], f'{split}_label': bright[rows] % 2}
+        arrays |= {f'{split}_label_age': age[rows]}
+    np.savez(tmp_path / 'a.npz', **arrays)
+    c = config(('label', 'age'))
+    c.steps = 100
+    for stream in (c.data.streams.source, c.data.evaluate.test):
+        stream.dataset = f'npz:{tmp_path / "a.npz"}'
+    found = study.run(c, tmp_path / 'run')
+    spread = age[:60].std()
+    np.testing.assert_allclose(found['tasks']['age']['centre'], [age[:60].mean()], 1e-6)
+    np.testing.assert_allclose(found['tasks']['age']['spread'], [spread], 1e-6)
+    rmse, loss = (found['scores']['test'][f'age_{name}'][0] for name in ('rmse', 'loss'))
+    assert rmse < spread / 3
+    np.testing.assert_allclose(loss, (rmse / spread) ** 2, 1e-4)
+    answers = predict.load(tmp_path / 'run').answers(images[60:, ..., None])
+    told = np.array([answer['age'][0] for answer in answers])
+    np.testing.assert_allclose(np.sqrt(np.mean((told - age[60:]) ** 2)), rmse, 1e-3)

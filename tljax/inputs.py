@@ -109,6 +109,7 @@ def spec_of(streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream])
                     f'task {name!r} is {task} in stream {stream.name!r} ({stream.source.name}), '
                     f'but {tasks[name]} before; tasks of one name have to be alike'
                 )
+    tasks = {name: _standardised(name, task, streams) for name, task in tasks.items()}
     examples = {name: stream.order.shape[1] for name, stream in streams.items()}
     rows = {name: len(stream.source.labels) for name, stream in streams.items()}
     labels = [
@@ -133,6 +134,26 @@ def check_unseen(stream: data.Stream, other: data.Stream) -> None:
             f'{len(both)} of {len(b.classes)} classes: {shown}; protocol={other.protocol!r} is for '
             'classes never trained on: choose other classes= or splits of each stream'
         )
+
+
+def _standardised(name: str, task: Task, streams: Mapping[str, data.Stream]) -> Task:
+    """A regression with the mean and deviation of the training labels, unless it has its own."""
+    labels = [one.source.targets[name] for one in streams.values() if name in one.source.targets]
+    if task.kind != 'regression' or task.spread or not labels:
+        return task
+    columns = [column[np.isfinite(column)] for column in np.concatenate(labels).astype(float).T]
+    centre = tuple(float(known.mean()) if known.size else 0.0 for known in columns)
+    spread = tuple(float(known.std()) if known.size else 0.0 for known in columns)
+    return task._replace(centre=centre, spread=tuple(one or 1.0 for one in spread))
+
+
+def with_tasks(streams: Mapping[str, data.Stream], tasks: Mapping[str, Task]) -> dict:
+    """The streams with the tasks as the spec has them."""
+    found = {}
+    for name, stream in streams.items():
+        own = {task: tasks.get(task, one) for task, one in stream.source.tasks.items()}
+        found[name] = stream._replace(source=stream.source._replace(tasks=own))
+    return found
 
 
 def with_embeddings(config, spec: Spec) -> Spec:

@@ -85,10 +85,7 @@ def load(run: Path, member: int | None = None, new: Added | None = None) -> Mode
     if not 0 <= chosen < len(members):
         raise ValueError(f'--member {chosen}: {run} has the members 0..{len(members) - 1}')
     config = config_of(run)
-    tasks = {
-        name: Task(one['kind'], tuple(one['classes']))
-        for name, one in results.get('tasks', {}).items()
-    }
+    tasks = {name: Task(**tuples(one)) for name, one in results.get('tasks', {}).items()}
     spec = Spec(tuple(results['image']), tuple(results['classes']), tasks=tasks)
     if len(spec.image) != 3:
         raise ValueError(

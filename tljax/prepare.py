@@ -33,6 +33,7 @@ from tljax.inputs import (
     spec_of,
     training_streams,
     with_embeddings,
+    with_tasks,
 )
 from tljax.methods.networks import check_readout, encoder
 from tljax.nets import pretrained
@@ -75,6 +76,7 @@ def assembled(
 ) -> Prepared:
     """Method and initial values for these streams, whose images are not yet read."""
     options, spec = options_of(config), with_embeddings(config, spec_of(streams, held))
+    streams, held = with_tasks(streams, spec.tasks), with_tasks(held, spec.tasks)
     for stream in streams.values():
         sharding.check_batch(stream.batch, options.mesh.size, stream.name)
     method = build_method(config, spec)

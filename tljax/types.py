@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 PyTree = Any
@@ -59,11 +60,22 @@ class Task(NamedTuple):
     """One of several things to learn of each image; its kind says what a label is.
 
     'classification': int32 [N] in [0, C), -1 where absent. 'multilabel': int32 [N, C] of 0 and 1,
-    -1 where absent. 'regression': float32 [N, C], NaN where absent.
+    -1 where absent. 'regression': float32 [N, C], NaN where absent; it is learnt in deviations
+    `spread` [C] from `centre` [C], and told in the labels' own unit.
     """
 
     kind: str
     classes: tuple[str, ...]  # names of the C outputs
+    centre: tuple[float, ...] = ()  # (): the mean of the training labels
+    spread: tuple[float, ...] = ()  # (): their standard deviation
+
+    def standard(self, label: Array) -> Array:
+        """Labels or outputs [N, C] of a regression as its loss sees them."""
+        return (label - jnp.array(self.centre)) / jnp.array(self.spread) if self.spread else label
+
+    def told(self, output: Array) -> Array:
+        """The inverse of `standard`; outputs of another kind as they are."""
+        return output * jnp.array(self.spread) + jnp.array(self.centre) if self.spread else output
 
 
 class Spec(NamedTuple):

@@ -229,7 +229,7 @@ def digit_tasks(labels: np.ndarray, images: np.ndarray) -> tuple[dict, dict]:
     }
     tasks = {name: Task('classification', classes) for name, (classes, _) in columns.items()}
     targets = {name: values.astype(np.int32) for name, (_, values) in columns.items()}
-    tasks['ink'] = Task('regression', ('grey value',))
+    tasks['ink'] = Task('regression', ('grey value',), (0.0,), (1.0,))
     ink = images.mean((1, 2))[:, None]
     targets['ink'] = ((ink - ink.mean()) / ink.std()).astype(np.float32)
     return tasks, targets

@@ -67,8 +67,8 @@ def _each(task: Task, output, label):
             (output > 0) == (label > 0),
             optax.sigmoid_binary_cross_entropy(output, label),
         )
-    squared = jnp.square(output - label)
-    return jnp.isfinite(label), squared, squared
+    loss = jnp.square(task.standard(output) - task.standard(label))
+    return jnp.isfinite(label), jnp.square(output - label), loss
 
 
 def scores(judged: dict[str, np.ndarray], tasks: Mapping[str, Task]) -> dict[str, list]:

@@ -80,12 +80,15 @@ class TaskNetwork(NamedTuple):
         """'tasks' {task: [N, C]}, 'logits' of the first task and 'features' [N, D]."""
         shared, _ = self.shared(params, mutable, inputs)
         (outputs, features), _ = apply(self.heads, 'head', params, mutable, shared)
+        outputs = {name: task.told(outputs[name]) for name, task in self.tasks.items()}
         return {'tasks': outputs, 'logits': outputs[next(iter(outputs))], 'features': features}
 
     def losses(self, outputs: Mapping[str, Array], label: Mapping[str, Array]) -> Array:
-        """[T], in the order of the tasks."""
-        kinds = {name: LOSSES[task.kind] for name, task in self.tasks.items()}
-        return jnp.stack([loss(outputs[name], label[name]) for name, loss in kinds.items()])
+        """[T], in the order of the tasks, of what the heads return."""
+        pairs = ((task, outputs[name], label[name]) for name, task in self.tasks.items())
+        return jnp.stack(
+            [LOSSES[task.kind](out, task.standard(known)) for task, out, known in pairs]
+        )
 
 
 def joined(batch: Batch, tasks: Mapping[str, Task]) -> tuple[Array, dict[str, Array]]:
