@@ -205,7 +205,8 @@ def several(tmp_path_factory):
     for row, image in enumerate(arrays['test_image']):
         Image.fromarray(image).save(top / 'images' / f'{row:03d}.png')
     np.savez(top / 'several.npz', **arrays)
-    c = runs.run(**{'method': 'multitask', 'steps': 60, 'evaluate_every': 0})
+    changes = {'method': 'multitask', 'steps': 60, 'evaluate_every': 0, 'hparams.rate': 0.01}
+    c = runs.run(**changes)
     for stream in (c.data.streams.source, c.data.evaluate.test):
         stream.update(dataset=f'npz:{top / "several.npz"}', tasks=TASKS, classes=())
     study.run(checked(c), top / 'run')
