@@ -147,22 +147,45 @@ def features_then_probe(args) -> list[dict]:
     return rows
 
 
-def gallery_search(args) -> list[dict]:
-    """The nearest of 10,000 classes, one image each, for each of 1,000 queries, of 64 features."""
+def gallery_search(
+    args, enrolled: int = 10_000, asked: int = 1_000, block: int = 500
+) -> list[dict]:
+    """The nearest of 10,000 classes, one image each, for each of 1,000 queries, of 64 features.
+
+    Given their features; and from images of 28 pixels, which both sides embed by blocks of 500.
+    """
+    import benchmark_jax
+    import benchmark_torch
     from sklearn.neighbors import NearestNeighbors
 
     from tljax.gallery import Gallery, search
 
+    names = tuple(map(str, range(enrolled)))
+    gallery = lambda known: Gallery(known, names, 'euclidean', '')
+    brute = lambda known: NearestNeighbors(n_neighbors=1, algorithm='brute').fit(known)
     random = np.random.default_rng(0)
-    known, queries = (random.standard_normal((n, 64), np.float32) for n in (10_000, 1_000))
-    names = tuple(map(str, range(len(known))))
-    gallery = Gallery(known, names, 'euclidean', '')
-    brute = NearestNeighbors(n_neighbors=1, algorithm='brute').fit(known)
-    ours, theirs = lambda: search(gallery, queries), lambda: brute.kneighbors(queries)
+    known, queries = (random.standard_normal((n, 64), np.float32) for n in (enrolled, asked))
+    held, fitted = gallery(known), brute(known)
+    ours, theirs = lambda: search(held, queries), lambda: fitted.kneighbors(queries)
     same = [one[0][0] for one in ours()] == [names[i] for (i,) in theirs()[1]]
     against = 'scikit-learn, brute force'
-    row = compare('gallery_search', ours, theirs, args.rounds, against=against)
-    return [row | {'same_answers': same}]
+    row = compare('gallery_search', ours, theirs, args.rounds, against=against, same_answers=same)
+    images = random.integers(0, 256, (enrolled + asked, 28, 28, 1), np.uint8)
+
+    def embedded(side, find):
+        made = [side.features(CONV4, images[i : i + block]) for i in range(0, len(images), block)]
+
+        def run():
+            found = np.concatenate([one() for one in made])
+            find(found[:enrolled], found[enrolled:])
+
+        return run
+
+    ours = embedded(benchmark_jax, lambda known, queries: search(gallery(known), queries))
+    theirs = embedded(benchmark_torch, lambda known, queries: brute(known).kneighbors(queries))
+    ours(), theirs()
+    rounds, against = max(1, args.rounds // 3), f'PyTorch and {against}'
+    return [row, compare('gallery_search, from images', ours, theirs, rounds, against=against)]
 
 
 def first_step(args) -> list[dict]:
