@@ -8,10 +8,10 @@ configs/zero_shot.py and NET as in configs/probe.py.
 
     python launch/train.py --config configs/zero_shot_images.py:torchvision:ResNet18_Weights.IMAGENET1K_V1,folder:PATH,dog+horse+house+person,words:FILE \
         --workdir runs/zero_shot_images
-    python launch/train.py --config 'configs/zero_shot_images.py:file:mobilenet_v2.safetensors,folder:pacs/photo,dog+horse+house+person,words:FILE,{"name": "mobilenet_v2", "padding": "SAME", "input": {"size": 96, "mean": [0.5], "std": [0.5]}}' \
+    python launch/train.py --config 'configs/zero_shot_images.py:file:../shared/data/weights/mobilenet_v2_imagenet.safetensors,folder:../shared/data/pacs/photo,dog+horse+house+person,words:../shared/data/wordvec/wordvecs1000.json.js,{"name": "mobilenet_v2", "padding": "SAME", "input": {"size": 96, "mean": [0.5], "std": [0.5]}}' \
         --workdir runs/zero_shot_photos
 
-Expected: photos of PACS by the second command, where FILE has 1,000 words' vectors, which are of 4
+Expected: photos of PACS by the second command, whose file has 1,000 words' vectors, which are of 4
 of PACS's 7 classes (of CIFAR-10's 10 they are of 3: cat, dog, horse). Accuracy per class of the
 unseen two, chance 50: dog and house 79.6, dog and person 67.1, horse and house 60.0, horse and
 person 47.9, dog and horse 46.7, house and person 43.8, in all 57.5 ± 14.0 (pairs): two seen classes
