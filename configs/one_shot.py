@@ -18,8 +18,8 @@ class is kept from training for this. DATA is
   other 423 characters, 5- and 20-way, unturned;
 - omniglot_koch: as omniglot, with the images of 105 pixels, the net and the pairs of Koch et al.;
 - folder:PATH: one sub-folder for each identity or class, of which a seeded fifth is kept for the
-  evaluation; in the same way tfds:lfw and other sets with many classes, prepared in TFDS's own
-  folder or that of TFDS_DATA_DIR.
+  evaluation; episodes have as many classes and queries as there are images for. In the same way
+  tfds:lfw and other sets with many classes, prepared in TFDS's own folder or that of TFDS_DATA_DIR.
 
     python launch/train.py --config configs/one_shot.py:sklearn:digits,prototypical \
         --workdir runs/one_shot
