@@ -109,7 +109,8 @@ def _tasks(tfds, features) -> dict[str, Task]:
         elif isinstance(feature, tfds.features.FeaturesDict) and all(
             one.shape == () and one.np_dtype == np.bool_ for one in feature.values()
         ):
-            found[name] = Task('multilabel', tuple(feature))
+            # Sorted, for what TFDS wrote of them is read back in any order.
+            found[name] = Task('multilabel', tuple(sorted(feature)))
         elif type(feature) is tfds.features.Scalar and feature.np_dtype in (np.float32, np.float64):
             found[name] = Task('regression', ('value',))
     return found
