@@ -13,6 +13,8 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -36,6 +38,8 @@ def keep(directory: Path) -> Path:
             if results.get(key)
         }
         kept['protocol'] = runs[results['baseline']]['protocol']
+        if told := {name: run for name, run in runs.items() if 'cosine' in run.get('outcome', {})}:
+            kept['affinity'] = {name: _affinity(run) for name, run in told.items()}
         flags = {name: run['warnings'] for name, run in runs.items() if run.get('warnings')}
     else:
         runs = {results['name']: results}
@@ -64,6 +68,13 @@ def keep(directory: Path) -> Path:
         )
         figure.savefig(path.with_suffix('.png'), dpi=160)
     return path
+
+
+def _affinity(run: dict) -> dict:
+    """Task -> task -> the cosine of their gradients, the mean of a run's members."""
+    mean = np.mean(run['outcome']['cosine'], axis=0).round(4).tolist()
+    tasks = list(run['tasks'])
+    return {one: dict(zip(tasks, row, strict=True)) for one, row in zip(tasks, mean, strict=True)}
 
 
 def renew(text: str, marker: str, table: str) -> str:

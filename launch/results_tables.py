@@ -73,8 +73,19 @@ def _study(name: str, study: dict) -> list[str]:
         *([study['protocol'], ''] if 'protocol' in study else []),
         *_table(name, study, counts),
         '',
+        *_affinities(study),
         *_flags([study]),
     ]
+
+
+def _affinities(study: dict) -> list[str]:
+    """Of each run that told them, the cosines of its tasks' gradients; and a blank."""
+    lines = []
+    for arm, found in study.get('affinity', {}).items():
+        lines += _header(f'cosine of gradients, {arm.replace("_", "-")}', *found)
+        lines += [_row(task, *(f'{x:.2f}' for x in row.values())) for task, row in found.items()]
+        lines.append('')
+    return lines
 
 
 def _flags(kept: list[dict]) -> list[str]:

@@ -39,6 +39,18 @@ def test_a_row_a_label_count():
     assert table[6].startswith('| 5 | ')
 
 
+def test_affinities_of_tasks_are_kept_and_shown():
+    told = {'tasks': {'a': {}, 'b': {}}}
+    told['outcome'] = {'cosine': [[[1, 0.25], [0.25, 1]], [[1, 0.75], [0.75, 1]]]}
+    found = results._affinity(told)
+    assert found == {'a': {'a': 1, 'b': 0.5}, 'b': {'a': 0.5, 'b': 1}}
+    rows = [row(arm, 0.5) for arm in STUDY['arms']]
+    study = STUDY | {'comparison': rows, 'affinity': {'plain': found}}
+    lines = results_tables.studies({'toys': study}).splitlines()
+    at = lines.index('| cosine of gradients, plain | a | b |')
+    assert lines[at + 2 : at + 4] == ['| a | 1.00 | 0.50 |', '| b | 0.50 | 1.00 |']
+
+
 def test_at_a_glance_a_study_is_its_best_arm_at_the_fewest_labels():
     rows = [
         row(arm, mean + count / 100, count)
