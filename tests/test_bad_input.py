@@ -86,7 +86,7 @@ def refused(tmp_path, capsys):
         (SOURCE + 'augment=flop', 'flop'),
         (SOURCE + 'labels_per_class=999', "999 labels per class asked, but class '.' has only"),
         (SOURCE + 'labels_per_class=2', 'a batch of 25 is larger than the 10 examples of sklearn'),
-        ('options.depth=3', "unknown option of method 'supervised' 'depth': there are none"),
+        ('options.depth=3', "unknown option of method 'supervised' 'depth': there are auxiliary"),
         ('init.from=runs/nowhere', 'init.from=runs/nowhere: no run directory with checkpoints'),
         ('cache_prefix=True', "the first stage of the encoder, 'hidden1', is trained"),
     ],
