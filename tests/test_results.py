@@ -193,7 +193,9 @@ def test_what_is_kept_of_a_study(tiny_study, tmp_path, monkeypatch):
     monkeypatch.setattr(results, 'KEPT', tmp_path)
     kept = json.loads(results.keep(tiny_study).read_text())
     assert kept['comparison'] == runs.results(tiny_study)['comparison']
-    assert kept['minutes'] > 0
+    files = [json.loads(path.read_text()) for path in tiny_study.glob('*/results.json')]
+    seconds = sum(found['seconds']['total'] for found in files)
+    assert kept['minutes'] == pytest.approx(seconds / 60, abs=0.051)
     assert (tmp_path / 'study.png').stat().st_size > 1000
 
 
