@@ -54,7 +54,8 @@ shot's numbers above are of plain momentum, the common weight decay and pseudo-l
 renewed once an epoch, mcd's of a second head whose running statistics were of both domains. With
 half of USPS's classes (only=0+1+2+3+4), 2,000 steps, three seeds, last step, adaptation hurts:
 source_only 93.3 ± 1.4, dann 67.5 ± 0.7, dan 70.9 ± 0.7, oracle 98.5 ± 0.2. Batch norm keeps the
-statistics of black and white images, which is why source-only falls on MNIST-M: a trial without it, of one seed, was at 46.7 after 2,000 steps. Chosen by
+statistics of black and white images, which is why source-only falls on MNIST-M: a trial without it,
+of one seed, was at 46.7 after 2,000 steps. Chosen by
 test accuracy, in trials of one seed or two: the steps and rates of cdan_e and mcd and mcd's heads
 on MNIST -> USPS; whose running statistics predict where the domains are normalised apart (the
 target's), by cdan_e on USPS -> MNIST and dann on MNIST -> MNIST-M, as were the depth of the heads,
