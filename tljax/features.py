@@ -12,7 +12,6 @@ decoded, the endpoint and the pooling: if any of it changes, they are other feat
 
 import dataclasses
 import hashlib
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -246,10 +245,8 @@ def computed(
             yield start, encoded(backbone, variables, images, tuple(endpoints), pooling)
             start += size
 
-    # One block is computed while the one before it is taken over.
-    ahead = itertools.pairwise(itertools.chain(launched(), [None]))
     with Show(source.name, total, 'image') as show:
-        for (start, arrays), _ in ahead:
+        for start, arrays in data.ahead(launched()):
             cut = slice(max(first - start, 0), total - start)
             arrays = hosts.local(arrays)
             yield {name: np.asarray(array)[cut] for name, array in arrays.items()}

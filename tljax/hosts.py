@@ -35,9 +35,14 @@ def count() -> int:
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
+def number() -> int:
+    """Of this one, from 0."""
+    return jax.process_index() if count() > 1 else 0
+
+
 def leads() -> bool:
     """Whether this one writes and speaks."""
-    return count() == 1 or jax.process_index() == 0
+    return number() == 0
 
 
 def first(value: float) -> float:

@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from tljax import config as configs
 from tljax import hosts
 
@@ -40,8 +38,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
     Of several hosts, which all have the same to write, the first one's does.
     """
-    number = 0 if hosts.leads() else jax.process_index()
-    draft = path.with_name(f'.{path.name}.{number}.{os.getpid()}.tmp')
+    draft = path.with_name(f'.{path.name}.{hosts.number()}.{os.getpid()}.tmp')
     try:
         yield draft
         if hosts.leads():

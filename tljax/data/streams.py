@@ -271,6 +271,11 @@ def traced_over(
     return over
 
 
+def ahead(launched: Iterator) -> Iterator:
+    """Each of what is launched once the next one is: taken over while that is computed."""
+    return (one for one, _ in itertools.pairwise(itertools.chain(launched, [None])))
+
+
 def over_blocks(
     fn: Callable, stream: Stream, lift: Callable, size: int, mesh: Mesh | None = None
 ) -> Callable[[PyTree], PyTree]:
@@ -301,8 +306,7 @@ def over_blocks(
             yield compiled({'state': state, 'batch': place(mine, axis=1)}, place(shared))
 
     def run(state):
-        ahead = itertools.pairwise(itertools.chain(launched(state), [None]))
-        out = [jax.device_get(found) for found, _ in ahead]
+        out = [jax.device_get(found) for found in ahead(launched(state))]
         return jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :total], *out)
 
     return run
