@@ -233,7 +233,7 @@ def computed(
       {endpoint: [B, ...] float32}.
     """
     total = len(source.labels)
-    size = -(-min(block, total) // mesh.size) * mesh.size
+    size = sharding.divisible(mesh, min(block, total))
     stream = data.Stream('features', source, *data.select(source, [0], [0]), size)
     variables = jax.device_put(variables, sharding.replicated(mesh))
 

@@ -67,6 +67,11 @@ def put(tree: PyTree, places: PyTree) -> PyTree:
     return jax.jit(lambda x: x, out_shardings=places)(tree)
 
 
+def divisible(mesh: Mesh, size: int) -> int:
+    """The least number of examples from `size` on that divides over the devices."""
+    return -(-size // mesh.size) * mesh.size
+
+
 def rows(mesh: Mesh, size: int) -> np.ndarray:
     """Those of a batch of `size` that lie on this host's devices, in order."""
     own = batch(mesh).addressable_devices_indices_map((size,)).values()

@@ -255,7 +255,7 @@ def traced_over(
     def over(name: str, fn: Callable) -> PyTree:
         stream, own, common = streams[name], mine[name], shared[name]
         total = stream.order.shape[1]
-        block = -(-min(size, total) // mesh.size) * mesh.size
+        block = sharding.divisible(mesh, min(size, total))
         entries = jnp.arange(-(-total // block) * block).reshape(-1, block)
 
         def one(inside):
@@ -291,8 +291,8 @@ def over_blocks(
       size: examples a block, at most; rounded up to a multiple of the mesh's devices.
       mesh: over whose devices a block is split; None: on the default one.
     """
-    devices = mesh.size if mesh else 1
-    size, total = -(-min(size, stream.order.shape[1]) // devices) * devices, stream.order.shape[1]
+    total = stream.order.shape[1]
+    size = sharding.divisible(mesh, min(size, total)) if mesh else min(size, total)
     own = sharding.rows(mesh, size) if mesh else slice(None)
     place = partial(sharding.placed, mesh, size=size) if mesh else lambda x, axis=0: x
 
