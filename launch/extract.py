@@ -16,14 +16,13 @@ Exit codes: 0 all there; 2 bad input; 75 stopped by SIGTERM.
 import argparse
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-STOPPED = 75  # EX_TEMPFAIL: try again
+from tljax.signals import exit_on_sigterm  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,11 +85,6 @@ def _net(text: str) -> dict:
     return found
 
 
-def stop(*_) -> None:
-    print('stopped; the same command goes on', file=sys.stderr)
-    sys.exit(STOPPED)
-
-
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, stop)
+    exit_on_sigterm()
     sys.exit(main())

@@ -10,7 +10,6 @@ Exit codes: 0 finished; 1 a loss was not finite (or, with a traceback, a fault o
 import os
 import re
 import shlex
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -21,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from absl import flags, logging  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
-STOPPED = 75  # EX_TEMPFAIL: try again
+from tljax.signals import STOPPED, exit_on_sigterm  # noqa: E402
 
 
 def main(argv: list[str]) -> int:
@@ -102,12 +101,6 @@ def explain(error: Exception, file: str) -> str:
     return str(error)
 
 
-def stop(*_) -> None:
-    """On SIGTERM while there is nothing to save; tljax.experiment has its own way in training."""
-    print('stopped; the same command goes on', file=sys.stderr)
-    sys.exit(STOPPED)
-
-
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, stop)
+    exit_on_sigterm()
     sys.exit(main(sys.argv))

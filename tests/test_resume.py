@@ -12,11 +12,11 @@ import pytest
 
 from tests import runs
 from tljax.checkpoints import Checkpoints
+from tljax.signals import STOPPED
 
 ROOT = Path(__file__).parents[1]
 # Two members, and a checkpoint every few steps, so that most moments lie in or beside a save.
 OVERRIDES = ('members.rate=(0.05, 0.02)', 'steps=210', 'evaluate_every=24', 'save_every=5')
-STOPPED = 75
 
 
 def start(workdir: Path) -> subprocess.Popen:
@@ -118,3 +118,18 @@ def test_stopped_by_signals(tmp_path, uninterrupted):
     assert process.returncode == 0, err
     assert f'tiny: going on from step {step}\n' in out
     assert_same(tmp_path, uninterrupted)
+
+
+def test_a_signal_inside_a_callback_of_the_garbage_collector_stops():
+    """Where Python drops what is raised, and a run went on."""
+    code = """if True:
+        import gc, signal
+        from tljax.signals import exit_on_sigterm
+        exit_on_sigterm()
+        gc.callbacks.append(lambda *_: signal.raise_signal(signal.SIGTERM))
+        gc.collect()
+        print('went on')
+    """
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    said = 'stopped; the same command goes on\n'
+    assert (done.returncode, done.stdout, done.stderr) == (STOPPED, '', said)
