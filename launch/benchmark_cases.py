@@ -1,5 +1,6 @@
 """The cases of benchmark.py: what each times, and how two are compared."""
 
+import argparse
 import os
 import statistics
 import tempfile
@@ -7,7 +8,7 @@ import time
 
 import numpy as np
 from benchmark_child import child
-from benchmark_steps import CONV4, LOOPS, RESNET18, STEPS, jax_loop, torch_loop, work
+from benchmark_steps import CONV4, LOOPS, RESNET18, STEPS, images, jax_loop, torch_loop, work
 
 
 def cores() -> int:
@@ -40,16 +41,47 @@ def compare(
     }
 
 
+def measured(case: str, ours, theirs, eager, images: int, args, per_call: int = 1) -> list[dict]:
+    """`compare`, with images a second and the operations a second as a share of matrix products'.
+
+    Args:
+      case: its name.
+      ours: as in `compare`, after a first call.
+      theirs: the same.
+      eager: what PyTorch does in one of `per_call`, not compiled, for its operations to be counted.
+      images: in one of `per_call`.
+      args: of the command.
+      per_call: as in `compare`.
+    """
+    from benchmark_jax import matrix_rate
+    from benchmark_torch import flops
+
+    case = f'{case}, bfloat16' if args.bfloat16 else case
+    against = 'PyTorch, compiled' if args.compile else 'PyTorch'
+    row = compare(case, ours, theirs, args.rounds, per_call, against)
+    count, rate = flops(eager), matrix_rate(args)
+    seconds = {side: row[f'{side}_ms'] / 1e3 for side in ('ours', 'theirs')}
+    row['images_per_second'] = {side: images / spent for side, spent in seconds.items()}
+    row['share_of_peak'] = {side: count / spent / rate for side, spent in seconds.items()}
+    return [row]
+
+
+def plain(args):
+    """The same command without PyTorch's compiler."""
+    return argparse.Namespace(**(vars(args) | {'compile': False}))
+
+
 def step_case(case: str):
     """A case that times the steps of that name, compiled beforehand on our side."""
 
     def run(args) -> list[dict]:
-        ours, theirs = (make(STEPS[case]) for make in LOOPS.values())
+        job = STEPS[case]
+        ours, theirs = (make(job, args) for make in LOOPS.values())
         ours(1), theirs(1)
         # Long steps need no ten of them for the clock.
-        steps = min(args.steps, max(1, round(args.steps * 2e5 / work(STEPS[case]))))
-        calls = [lambda: ours(steps), lambda: theirs(steps)]
-        return [compare(case, *calls, args.rounds, steps)]
+        steps = min(args.steps, max(1, round(args.steps * 2e5 / work(job))))
+        calls, one = (lambda: ours(steps), lambda: theirs(steps)), torch_loop(job, plain(args))
+        return measured(case, *calls, lambda: one(1), images(job), args, steps)
 
     return run
 
@@ -57,7 +89,8 @@ def step_case(case: str):
 def seeds(args) -> list[dict]:
     """All seeds as members of one program: beside PyTorch, and beside runs of our own."""
     job = STEPS['lenet_dann_5_seeds']
-    ours, theirs, alone = jax_loop(job), torch_loop(job), jax_loop(job._replace(seeds=1))
+    ours, theirs = (make(job, args) for make in LOOPS.values())
+    alone = jax_loop(job._replace(seeds=1), args)
     for one in (ours, theirs, alone):
         one(1)
     count = max(1, args.steps // job.seeds)
@@ -77,10 +110,11 @@ def features_case(case: str, net: dict, batch: int = 16, image=(224, 224, 3)):
         import benchmark_jax
         import benchmark_torch
 
-        images = np.random.default_rng(0).integers(0, 256, (batch, *image), np.uint8)
-        ours, theirs = (side.features(net, images) for side in (benchmark_jax, benchmark_torch))
+        noise = np.random.default_rng(0).integers(0, 256, (batch, *image), np.uint8)
+        ours = benchmark_jax.features(net, noise, args)
+        theirs, one = (benchmark_torch.features(net, noise, how) for how in (args, plain(args)))
         ours(), theirs()
-        return [compare(case, ours, theirs, args.rounds)]
+        return measured(case, ours, theirs, one, batch, args)
 
     return run
 
@@ -128,7 +162,7 @@ def features_then_probe(args) -> list[dict]:
     chosen, strengths = probes.halves(240, seeds=5), np.logspace(-2, 4, 17)
 
     def job(side, sweep, net, probe):
-        made = [side.features(net, batch) for batch in images]
+        made = [side.features(net, batch, args) for batch in images]
 
         def run():
             features = np.concatenate([one() for one in made])
@@ -173,7 +207,8 @@ def gallery_search(
     images = random.integers(0, 256, (enrolled + asked, 28, 28, 1), np.uint8)
 
     def embedded(side, find):
-        made = [side.features(CONV4, images[i : i + block]) for i in range(0, len(images), block)]
+        blocks = [images[i : i + block] for i in range(0, len(images), block)]
+        made = [side.features(CONV4, one, args) for one in blocks]
 
         def run():
             found = np.concatenate([one() for one in made])
@@ -190,7 +225,7 @@ def gallery_search(
 
 def first_step(args) -> list[dict]:
     """From the start of a process to the end of its first step, without and with a cache."""
-    begin = lambda side, cache: child('step', side, 'lenet_step', cache)
+    begin = lambda side, cache: child('step', side, 'lenet_step', cache, args)
 
     def cold():
         with tempfile.TemporaryDirectory() as empty:
@@ -211,9 +246,11 @@ def tasks_case(name: str):
 
     def run(args) -> list[dict]:
         with tempfile.TemporaryDirectory() as cache:
-            child('step', 'jax', name, cache)  # so that no compiler is in the memory
+            child('step', 'jax', name, cache, args)  # so that no compiler is in the memory
             sides = {'ours': 'jax', 'theirs': 'torch'}
-            held = {who: float(child('memory', side, name, cache)) for who, side in sides.items()}
+            held = {
+                who: float(child('memory', side, name, cache, args)) for who, side in sides.items()
+            }
         (row,) = step_case(name)(args)
         return [row | {'memory_mib': held}]
 

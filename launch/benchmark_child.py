@@ -11,26 +11,27 @@ from pathlib import Path
 from benchmark_steps import LOOPS, STEPS
 
 
-def child(what: str, side: str, name: str, cache: str) -> str:
+def child(what: str, side: str, name: str, cache: str, how) -> str:
     """What a process of its own prints, which keeps compiled programs in a folder."""
     environment = os.environ | {
         'JAX_COMPILATION_CACHE_DIR': cache,
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     }
     script = str(Path(__file__).with_name('benchmark.py'))
-    command = [sys.executable, script, '--child', what, side, name]
+    flags = [f'--{flag}' for flag in ('bfloat16', 'compile') if getattr(how, flag)]
+    command = [sys.executable, script, *flags, '--child', what, side, name]
     return subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE).stdout
 
 
-def one_step(side: str, name: str) -> None:
-    LOOPS[side](STEPS[name])(1)
+def one_step(side: str, name: str, how) -> None:
+    LOOPS[side](STEPS[name], how)(1)
 
 
-def memory(side: str, name: str) -> None:
+def memory(side: str, name: str, how) -> None:
     """Prints the most MiB that the process holds while it steps, above those after its imports."""
     importlib.import_module(f'benchmark_{side}').ready()
     before = resident('VmRSS')
-    step = LOOPS[side](STEPS[name])
+    step = LOOPS[side](STEPS[name], how)
     step(2)
     ctypes.CDLL(None).malloc_trim(0)  # what building left behind is not the steps'
     Path('/proc/self/clear_refs').write_text('5')  # the peak begins anew

@@ -1,10 +1,12 @@
 """The JAX side of `benchmark.py`: steps as a run makes them, drawing and normalising included."""
 
+import time
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from benchmark_steps import TWO_DOMAINS
 
 from tljax import config as configs
 from tljax import features as stored
@@ -24,7 +26,23 @@ def ready() -> None:
     jax.block_until_ready(jnp.zeros(1))
 
 
-def loop(job, noise: dict, rate: float, momentum: float):
+def matrix_rate(how) -> float:
+    """Floating-point operations a second of products of large matrices on one device."""
+    side = 1024 if jax.default_backend() == 'cpu' else 8192
+    a = jnp.ones((side, side), jnp.bfloat16 if how.bfloat16 else jnp.float32)
+    product, spent = jax.jit(jnp.matmul), []
+    for _ in range(20):
+        start = time.perf_counter()
+        jax.block_until_ready(product(a, a))
+        spent.append(time.perf_counter() - start)
+    return 2 * side**3 / min(spent)
+
+
+def net_of(net: dict, how) -> dict:
+    return {**net, 'dtype': 'bfloat16'} if how.bfloat16 else dict(net)
+
+
+def loop(job, noise: dict, rate: float, momentum: float, how):
     """A function of a number of steps that trains so long, in compiled calls.
 
     Args:
@@ -32,11 +50,12 @@ def loop(job, noise: dict, rate: float, momentum: float):
       noise: 'image' and 'target' [P, N, H, W, C] uint8, 'label' [P, N], 'tasks' [T, P, N].
       rate: of SGD.
       momentum: of SGD.
+      how: the command's, for its precision.
     """
     config = configs.default()
     config.hparams.update(rate=rate, momentum=momentum, weight_decay=0.0)
     config.update(method=job.method, trains=job.trains, steps=job.steps, loop=job.loop)
-    config.net = dict(job.net)
+    config.net = net_of(job.net, how)
     config.members.seed = tuple(range(job.seeds))
     config.data.streams.target = configs.stream()
     config.data.streams.source.draw = job.draw
@@ -46,8 +65,7 @@ def loop(job, noise: dict, rate: float, momentum: float):
     labels = noise['label'].reshape(-1)
     targets = {f'task{i}': one.reshape(-1) for i, one in enumerate(noise['tasks'])}
     several = {'tasks': dict.fromkeys(targets, Task('classification', names)), 'targets': targets}
-    adapts = job.method in ('adda', 'dan', 'dann')
-    of_method = ('source', 'target') if adapts else ('source',)
+    of_method = ('source', 'target') if job.method in TWO_DOMAINS else ('source',)
     for name, key in zip(of_method, ('image', 'target'), strict=False):
         images = noise[key].reshape(-1, *noise[key].shape[2:])
         source = Source('noise', names, labels, images.__getitem__, images.shape[1:], **several)
@@ -71,10 +89,10 @@ def loop(job, noise: dict, rate: float, momentum: float):
     return run
 
 
-def features(net: dict, array: np.ndarray):
+def features(net: dict, array: np.ndarray, how):
     """A function that computes the features of images [N, H, W, C] uint8, as `tljax.features`."""
     config = configs.default()
-    config.net = dict(net)
+    config.net = net_of(net, how)
     backbone = encoder(config)
     image = jnp.zeros((1, *array.shape[1:]), jnp.float32)
     params, mutable = jax.jit(partial(variables, backbone))(jax.random.key(0), image)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 POOL, RATE, MOMENTUM = 4, 0.01, 0.9
+TWO_DOMAINS = 'adda', 'dan', 'dann'
 
 
 class Steps(NamedTuple):
@@ -30,6 +31,11 @@ def work(job: Steps) -> int:
     return job.batch * job.seeds * job.image[0] * job.image[1]
 
 
+def images(job: Steps) -> int:
+    """Those of a step, of all domains and seeds."""
+    return job.batch * job.seeds * (2 if job.method in TWO_DOMAINS else 1)
+
+
 def batches(job: Steps) -> dict[str, np.ndarray]:
     """POOL batches of noise in place of images: the speed is the same."""
     rng = np.random.default_rng(0)
@@ -41,17 +47,17 @@ def batches(job: Steps) -> dict[str, np.ndarray]:
     return {'image': images[0], 'target': images[1], 'label': labels, 'tasks': tasks}
 
 
-def torch_loop(job: Steps):
+def torch_loop(job: Steps, how):
     from benchmark_torch import loop
 
-    return loop(job, batches(job), RATE, MOMENTUM)
+    return loop(job, batches(job), RATE, MOMENTUM, how)
 
 
-def jax_loop(job: Steps):
+def jax_loop(job: Steps, how):
     """The same, as steps of a run."""
     from benchmark_jax import loop
 
-    return loop(job, batches(job), RATE, MOMENTUM)
+    return loop(job, batches(job), RATE, MOMENTUM, how)
 
 
 LOOPS = {'jax': jax_loop, 'torch': torch_loop}

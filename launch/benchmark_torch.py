@@ -1,4 +1,4 @@
-"""The PyTorch side of launch/benchmark.py: the same nets in the usual eager loop."""
+"""The PyTorch side of launch/benchmark.py: the same nets in the usual loop, eager or compiled."""
 
 import copy
 import math
@@ -7,7 +7,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from benchmark_nets import NETS
+from benchmark_steps import TWO_DOMAINS
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+torch.set_float32_matmul_precision('high')  # as JAX on such a device
+torch.backends.cudnn.allow_tf32 = True
 
 
 class Reverse(torch.autograd.Function):
@@ -205,7 +211,7 @@ class Siamese(Loop):
 
     def step(self, batch):
         x, y = self.net.features(batch['image']).chunk(2)
-        same = 1 - torch.arange(len(x)) % 2
+        same = 1 - torch.arange(len(x), device=x.device) % 2
         logits = self.net.head((x - y).abs())[:, 0]
         self.descend(F.binary_cross_entropy_with_logits(logits, same.to(logits.dtype)))
 
@@ -216,22 +222,42 @@ LOOPS |= {'prototypical': Prototypical, 'siamese': Siamese}
 
 def ready() -> None:
     """Starts the backend."""
-    torch.zeros(1)
+    torch.zeros(1, device=DEVICE)
 
 
-def build(net: dict, **options) -> nn.Module:
+def wait() -> None:
+    """Until the device has done what it was given."""
+    if DEVICE == 'cuda':
+        torch.cuda.synchronize()
+
+
+def build(net: dict, how, **options) -> nn.Module:
+    """The net on the device; `how`: the command's, for its precision and compilation."""
     own = {key: value for key, value in net.items() if key != 'name'}
-    return NETS[net['name']](**own, **options).to(memory_format=torch.channels_last)
+    model = NETS[net['name']](**own, **options).to(DEVICE, memory_format=torch.channels_last)
+    if how.bfloat16:
+        inner = torch.autocast(DEVICE, torch.bfloat16)(model.features)
+        model.features = lambda x: inner(x).float()
+    if how.compile:
+        model.features = torch.compile(model.features)
+    return model
 
 
 def images(array: np.ndarray) -> torch.Tensor:
     """[N, H, W, C] uint8 -> [N, C, H, W] float in [-1, 1], channels last in memory."""
-    return (torch.from_numpy(array).permute(0, 3, 1, 2) / 127.5 - 1).contiguous(
-        memory_format=torch.channels_last
+    return (torch.from_numpy(array).permute(0, 3, 1, 2) / 127.5 - 1).to(
+        DEVICE, memory_format=torch.channels_last
     )
 
 
-def loop(job, noise: dict, rate: float, momentum: float):
+def flops(call) -> int:
+    """Of the products and convolutions of a call, both ways."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def loop(job, noise: dict, rate: float, momentum: float, how):
     """A function of a number of steps that trains so long, all seeds in turn.
 
     Args:
@@ -239,19 +265,21 @@ def loop(job, noise: dict, rate: float, momentum: float):
       noise: 'image' and 'target' [P, N, H, W, C] uint8, 'label' [P, N], 'tasks' [T, P, N].
       rate: of SGD.
       momentum: of SGD.
+      how: of `build`.
     """
+    classes = lambda array: torch.from_numpy(array).long().to(DEVICE)
     batches = [
-        {'image': images(x), 'target': images(y), 'label': torch.from_numpy(label).long()}
+        {'image': images(x), 'target': images(y), 'label': classes(label)}
         for x, y, label in zip(noise['image'], noise['target'], noise['label'], strict=True)
     ]
     for one, tasks in zip(batches, noise['tasks'].swapaxes(0, 1), strict=True):
-        one['tasks'] = torch.from_numpy(tasks).long()
-    adapts = {'discriminator': True} if job.method in ('dann', 'dan', 'adda') else {}
+        one['tasks'] = classes(tasks)
+    adapts = {'discriminator': True} if job.method in TWO_DOMAINS else {}
     several = {'tasks': job.tasks, **job.options} if job.tasks else {}
     several |= {'draw': job.draw} if job.draw else {}
     loops = []
     for _ in range(job.seeds):
-        net = build(job.net, **adapts)
+        net = build(job.net, how, **adapts)
         if job.trains != 'encoder|head':  # frozen parts: in evaluation mode, without gradients
             for name, module in net.named_children():
                 trained = name in job.trains.replace('/', '|').split('|')
@@ -263,16 +291,17 @@ def loop(job, noise: dict, rate: float, momentum: float):
         for one in loops:
             for step in range(steps):
                 one(batches[step % len(batches)])
+        wait()
 
     return run
 
 
-def features(net: dict, array: np.ndarray):
-    """A function that computes the features of images [N, H, W, C] uint8."""
-    model, x = build(net).eval(), images(array)
+def features(net: dict, array: np.ndarray, how):
+    """A function that computes the features of images [N, H, W, C] uint8; `how`: of `build`."""
+    model, x = build(net, how).eval(), images(array)
 
     @torch.inference_mode()
     def run():
-        return model.features(x).numpy()
+        return model.features(x).cpu().numpy()
 
     return run

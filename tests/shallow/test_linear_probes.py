@@ -148,6 +148,24 @@ def test_a_grid_is_its_single_fits_in_any_order(name):
             np.testing.assert_allclose(grid.kernel[place], alone.kernel[0], atol=1e-4)
 
 
+@pytest.mark.parametrize('name', ['logistic', 'svm'])
+def test_a_long_path_stays_at_its_minima_by_default(name):
+    strengths = np.array([*np.geomspace(1e3, 0.1, 13), 0.1, 0.01])  # one twice, then a gap
+    found = PROBES[name].fit(x, y, strengths, classes=CLASSES)
+    exact = PROBES[name].fit(x, y, strengths, classes=CLASSES, tolerance=1e-9, steps=3000)
+    for ours, best, strength in zip(
+        zip(*found, strict=True), zip(*exact, strict=True), strengths, strict=True
+    ):
+        least = OBJECTIVES[name](*best, strength)
+        assert OBJECTIVES[name](*ours, strength) == pytest.approx(least, rel=1e-4)
+
+
+def test_predictions_reach_as_far_as_the_step_before():
+    places = np.array([5.0, 4.0, 2.0, 1.0, 1.0, 0.0])
+    np.testing.assert_allclose(descent._reaches(places), [0, 0, 1, 0.5, 0, 0])
+    assert descent._reaches(places[:1]).tolist() == [0]
+
+
 @pytest.mark.parametrize('shape', [(30, 8), (8, 30)], ids=['tall', 'wide'])
 def test_basis_keeps_lengths_and_products(shape):
     features = jax.random.normal(jax.random.key(0), shape) + 3.0

@@ -18,7 +18,7 @@ def fit(
     weights: Array | None = None,
     *,
     classes: int,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-5,
     steps: int = 300,
 ) -> Linear:
     """For each strength lambda the minimum over W [D, C] and b [C] of
@@ -31,7 +31,7 @@ def fit(
     one vector W_1 - W_0, whose penalty is half as large: there `C=2 / lambda` is the same.
 
     One decomposition of the features serves all strengths and weights as the preconditioner, and
-    each strength starts from the next stronger one's solution: one program, also under `vmap` over
+    each strength starts from where the stronger ones lead: one program, also under `vmap` over
     `weights`.
 
     Args:
@@ -57,8 +57,10 @@ def _fit(x, labels, strengths, weights, tolerance, steps, classes):
         each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.sum(jnp.where(weights > 0, weights * each, 0.0))
 
+    def curvature(logits):  # p (1 - p)
+        uneven = 1.0 - jnp.sum(jax.nn.softmax(logits) ** 2, axis=-1)
+        return jnp.sum(weights * uneven) / classes
+
     with jax.default_matmul_precision('highest'):
-        # p (1 - p) at the start, where every p is 1 / C.
-        curvature = weights.sum() * (classes - 1) / classes**2
         where = descent.basis(x)
         return descent.path(where, loss, curvature, strengths, classes, tolerance, steps)
