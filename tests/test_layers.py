@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Modules and packages, each line from the lines above it only. Inside a package anything goes that
 # is no circle.
 LAYERS = (
-    ('types', 'sampling', 'wording', 'console', 'board'),
+    ('types', 'sampling', 'wording', 'console', 'board', 'signals'),
     ('config', 'hosts'),
     ('workdir',),
     ('partition', 'sharding', 'checkpoints', 'kernels', 'store', 'tuning'),
