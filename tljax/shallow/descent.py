@@ -90,19 +90,18 @@ def path(
       where: the features' basis.
       loss: fn(logits [N, C], bias [C], lambda), the sum over examples.
       curvature: fn(logits [N, C]), the loss's in the logits, summed over examples and the mean of
-        classes; a guess of its size suffices.
+        classes, over 0; a guess of its size suffices.
       strengths: [R] lambda.
       classes: C.
       tolerance: of `minimise`.
       steps: of `minimise`, for each strength.
     """
     shift = where.mean @ where.axes
-    least = 1e-4 * curvature(jnp.zeros((where.rows.shape[0], classes)))  # where all are right
 
     def one(carry, inputs):
         (last, before), (strength, reach) = carry, inputs
         start = jax.tree.map(lambda near, far: near + reach * (near - far), last, before)
-        bend = jnp.maximum(curvature(where.rows @ start['kernel'] + start['bias']), least)
+        bend = curvature(where.rows @ start['kernel'] + start['bias'])
         scale, unit = 1.0 / jnp.sqrt(bend * where.values + strength)[:, None], jnp.sqrt(bend)
 
         def objective(point):

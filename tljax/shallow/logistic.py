@@ -57,9 +57,9 @@ def _fit(x, labels, strengths, weights, tolerance, steps, classes):
         each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.sum(jnp.where(weights > 0, weights * each, 0.0))
 
-    def curvature(logits):  # p (1 - p)
-        uneven = 1.0 - jnp.sum(jax.nn.softmax(logits) ** 2, axis=-1)
-        return jnp.sum(weights * uneven) / classes
+    def curvature(logits):  # p (1 - p), not 0 where every example is told for certain
+        unsure = 1.0 - jnp.sum(jax.nn.softmax(logits) ** 2, axis=-1)
+        return jnp.sum(weights * jnp.maximum(unsure, 1e-4)) / classes
 
     with jax.default_matmul_precision('highest'):
         where = descent.basis(x)

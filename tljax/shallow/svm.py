@@ -57,9 +57,9 @@ def _fit(x, labels, strengths, weights, intercept_scaling, tolerance, steps, cla
         penalty = 0.5 * strength * jnp.sum((bias / intercept_scaling) ** 2)
         return jnp.sum(weights[:, None] * hinge**2) + penalty
 
-    def curvature(logits):  # 2 where the hinge is not 0
+    def curvature(logits):  # 2 where the hinge is not 0, as if it were never 0 for all
         active = jnp.mean(sign * logits < 1.0, axis=-1)
-        return 2.0 * jnp.sum(weights * active)
+        return 2.0 * jnp.sum(weights * jnp.maximum(active, 1e-4))
 
     with jax.default_matmul_precision('highest'):
         where = descent.basis(x)
