@@ -62,8 +62,8 @@ def main() -> None:
     print(HEADER)
     for case in args.cases or CASES:
         for row in CASES[case](args):
-            rows.append(row)
-            print(line(row), flush=True)
+            rows.append(row | named(row, args))
+            print(line(rows[-1]), flush=True)
         if args.out:
             write(args.out, rows)
 
@@ -78,6 +78,15 @@ def mismatch() -> str:
         return ''
     hint = 'install JAX for CUDA (BUILD.md), or hide the GPU by CUDA_VISIBLE_DEVICES= '
     return f'JAX computes on {ours}, PyTorch on {theirs}: {hint}JAX_PLATFORMS=cpu'
+
+
+def named(row: dict, args) -> dict:
+    """The case and what is beside it, by how the command has nets computed."""
+    case, against = row['case'], row['against']
+    return {
+        'case': f'{case}, bfloat16' if args.bfloat16 else case,
+        'against': against.replace('PyTorch', 'PyTorch, compiled') if args.compile else against,
+    }
 
 
 def write(path: Path, rows: list[dict]) -> None:

@@ -56,9 +56,7 @@ def measured(case: str, ours, theirs, eager, images: int, args, per_call: int = 
     from benchmark_jax import matrix_rate
     from benchmark_torch import flops
 
-    case = f'{case}, bfloat16' if args.bfloat16 else case
-    against = 'PyTorch, compiled' if args.compile else 'PyTorch'
-    row = compare(case, ours, theirs, args.rounds, per_call, against)
+    row = compare(case, ours, theirs, args.rounds, per_call)
     count, rate = flops(eager), matrix_rate(args)
     seconds = {side: row[f'{side}_ms'] / 1e3 for side in ('ours', 'theirs')}
     row['images_per_second'] = {side: images / spent for side, spent in seconds.items()}
@@ -80,7 +78,8 @@ def step_case(case: str):
         ours(1), theirs(1)
         # Long steps need no ten of them for the clock.
         steps = min(args.steps, max(1, round(args.steps * 2e5 / work(job))))
-        calls, one = (lambda: ours(steps), lambda: theirs(steps)), torch_loop(job, plain(args))
+        one = torch_loop(job, plain(args)) if args.compile else theirs
+        calls = lambda: ours(steps), lambda: theirs(steps)
         return measured(case, *calls, lambda: one(1), images(job), args, steps)
 
     return run
@@ -112,7 +111,8 @@ def features_case(case: str, net: dict, batch: int = 16, image=(224, 224, 3)):
 
         noise = np.random.default_rng(0).integers(0, 256, (batch, *image), np.uint8)
         ours = benchmark_jax.features(net, noise, args)
-        theirs, one = (benchmark_torch.features(net, noise, how) for how in (args, plain(args)))
+        theirs = benchmark_torch.features(net, noise, args)
+        one = benchmark_torch.features(net, noise, plain(args)) if args.compile else theirs
         ours(), theirs()
         return measured(case, ours, theirs, one, batch, args)
 
