@@ -107,6 +107,7 @@ DATA: dict[str, dict] = {
         'steps': 7050,
         'full': 23_500,
         'rate': 0.1,
+        'weight_decay': 5e-4,
     },
     # TFDS has one split of it, in a shuffled order.
     'tfds:plant_village': {**OTHER, 'splits': ('train[:80%]', 'train[80%:]')},
@@ -127,7 +128,8 @@ def get_config(argument: str = 'sklearn:digits,uncertainty'):
     c.method = 'multitask'
     c.net = known['net']
     c.head = known.get('head', {'name': 'linear'})
-    c.hparams.update(rate=known.get('rate', 0.05), weight_decay=0.0)
+    c.hparams.rate = known.get('rate', 0.05)
+    c.hparams.weight_decay = known.get('weight_decay', 0.0)
     c.optimizer.schedule = 'cosine'
     train, test = known.get('splits', OTHER['splits'])
     of = {'dataset': data, 'tasks': tasks}
