@@ -107,13 +107,14 @@ def at_the_heads(network, mutable, batch):
 
 
 def test_gradient_at_the_features_is_that_of_the_weighed_losses():
-    method, network, (params, mutable), batch = problem(balancer='mgda', at='features')
+    options = {'balancer': 'mgda', 'at': 'features', 'balance': {'normalize': 'loss+'}}
+    method, network, (params, mutable), batch = problem(**options)
     learn = method.phases[0].players[0].loss
     found = jax.grad(lambda p: learn(p, mutable, batch, {}, jax.random.key(2))[0])(params)
     losses, shared = at_the_heads(network, mutable, batch)
     z = shared(params)
     each = jax.jacobian(losses, argnums=1)(params['head'], z).reshape(2, -1)
-    weights = mgda(each @ each.T)
+    weights = mgda(each @ each.T, losses(params['head'], z), 'loss+')
     weighed = lambda p: weights @ losses(params['head'], shared(p))
     toys.close(found['encoder'], jax.grad(weighed)(params)['encoder'], 1e-4)
     plain = jax.grad(lambda head: losses(head, z).sum())(params['head'])

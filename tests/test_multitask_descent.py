@@ -1,5 +1,7 @@
 """Balancing leads to the Pareto set: of two quadratics, and of the toy example of the papers."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,8 +140,8 @@ def test_gradients_at_the_features_reach_the_pareto_set():
     def step(number, x):
         def total(x):
             features = mixed @ x
-            _, each, _ = of_each(heads, features)
-            weights = SOLVERS['mgda'](inner_products(each), None)
+            found, each, _ = of_each(heads, features)
+            weights = SOLVERS['mgda'](inner_products(each), found, None)
             return carried_back(features, each, jax.lax.stop_gradient(weights))
 
         return x - 0.1 / (1 + number / 50) * jax.grad(total)(x)
@@ -191,8 +193,7 @@ def from_the_front(found) -> np.ndarray:
 )
 def test_the_toys_front_is_reached_from_every_start(name, options, steps):
     if name in SOLVERS:
-        solver = lambda products, key: SOLVERS[name](products, key, **options)
-        found = operated(toy, solver, TOY_STARTS, TOY_RULE, steps)
+        found = operated(toy, partial(SOLVERS[name], **options), TOY_STARTS, TOY_RULE, steps)
     else:
         found, _ = descended(toy, BALANCERS[name](**options), TOY_STARTS, TOY_RULE, steps)
     assert (from_the_front(found) < 0.3).all(), found

@@ -21,7 +21,7 @@ def test_least_norm_of_two_is_the_closed_form():
     for seed in range(5):
         a, b = gradients(2, seed)
         share = np.clip((b - a) @ b / ((a - b) @ (a - b)), 0, 1)
-        found = solvers.mgda(jnp.array([[a @ a, a @ b], [a @ b, b @ b]]))
+        found = solvers.mgda(jnp.array([[a @ a, a @ b], [a @ b, b @ b]]), jnp.ones(2))
         np.testing.assert_allclose(found, [share, 1 - share], atol=1e-4)
 
 
@@ -30,7 +30,7 @@ def test_least_norm_of_several_is_that_of_a_quadratic_program():
     rule = {'type': 'eq', 'fun': lambda w: w.sum() - 1}
     value = lambda w: np.sum((w @ g) ** 2)
     best = optimize.minimize(value, np.full(4, 0.25), bounds=[(0, 1)] * 4, constraints=rule)
-    found = np.asarray(solvers.mgda(jnp.array(g @ g.T)))
+    found = np.asarray(solvers.mgda(jnp.array(g @ g.T), jnp.ones(4)))
     assert value(found) <= best.fun * (1 + 1e-2)
     assert abs(found.sum() - 1) < 1e-5
     assert (found >= -1e-6).all()
@@ -73,6 +73,25 @@ def test_gradients_that_agree_are_only_added():
     g = np.abs(gradients(3))
     found = solvers.pcgrad(jnp.array(g @ g.T), jax.random.key(0))
     np.testing.assert_allclose(found, np.ones(3), 1e-5)
+
+
+@pytest.mark.parametrize('name', solvers.NORMALIZERS)
+def test_least_norm_is_of_gradients_divided_as_told(name):
+    g, losses = gradients(2) * [[1.0], [5.0]], np.array([0.5, 2.0])
+    lengths = np.linalg.norm(g, axis=1)
+    divisor = {'none': 1.0, 'l2': lengths, 'loss': losses, 'loss+': losses * lengths}[name]
+    one, two = g / np.broadcast_to(divisor, 2)[:, None]
+    share = np.clip((two - one) @ two / ((one - two) @ (one - two)), 0, 1)  # equation 5
+    found = solvers.mgda(jnp.array(g @ g.T), jnp.array(losses), name)
+    np.testing.assert_allclose(found, [share, 1 - share], 1e-4, 1e-5)
+    absent = jnp.zeros((3, 3)).at[::2, ::2].set(g @ g.T)
+    alone = solvers.mgda(absent, jnp.array([0.5, 0.0, 2.0]), name)
+    np.testing.assert_allclose(alone, [share, 0, 1 - share], 1e-4, 1e-5)
+
+
+def test_an_unknown_normalizer_is_refused():
+    with pytest.raises(ValueError, match=r"normalize 'length'.*none, l2, loss"):
+        solvers.mgda(jnp.eye(2), jnp.ones(2), 'length')
 
 
 @pytest.mark.parametrize('c', [0.2, 0.8])
@@ -208,11 +227,11 @@ def test_tasks_without_labels_leave_a_step_for_the_others(name):
     solve, key = solvers.SOLVERS[name], jax.random.key(0)
     present = jnp.array(gradients(2))
     every = jnp.zeros((3, 7)).at[::2].set(present)  # the second of three has no label
-    weights = solve(every @ every.T, key)
+    weights = solve(every @ every.T, jnp.array([2.0, 0.0, 0.5]), key)
     assert np.isfinite(weights).all()
     direction = weights @ every
     assert (direction @ present.T > 0).all(), 'no present task may be worse off'
-    alone = solve(jnp.diag(jnp.array([4.0, 0.0])), key)
+    alone = solve(jnp.diag(jnp.array([4.0, 0.0])), jnp.array([2.0, 0.0]), key)
     assert np.isfinite(alone).all() and alone[0] > 0.3
 
 
@@ -227,7 +246,9 @@ def test_solvers_weigh_present_tasks_as_if_the_absent_were_not_there(name):
     solve, key = solvers.SOLVERS[name], jax.random.key(0)
     present, own = np.array([0, 2]), gradients(2) * [[1.0], [-3.0]]
     every = jnp.zeros((3, 7)).at[present].set(own)
-    found, alone = (solve(g @ g.T, key) for g in (every, jnp.array(own)))
+    losses = jnp.array([2.0, 0.0, 0.5])
+    found = solve(every @ every.T, losses, key)
+    alone = solve(jnp.array(own @ own.T), losses[present], key)
     np.testing.assert_allclose(found[present], alone, 1e-3)
 
 

@@ -1,7 +1,7 @@
 """Gradient surgery: weights of the tasks' gradients that make one direction of them.
 
-A `Solver` looks at the T x T inner products of the gradients, M[s, t] = <g_s, g_t>, and at nothing
-else, but for a key if it draws: the direction is sum_t a_t g_t. Solvers run a fixed number of
+A `Solver` looks at the T x T inner products of the gradients, M[s, t] = <g_s, g_t>, and at the
+losses and a key if it needs them: the direction is sum_t a_t g_t. Solvers run a fixed number of
 iterations, so that they are part of the compiled step. A task that no example of the batch has a
 label of has the gradient 0; the others are weighed as if it were not there.
 """
@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from tljax.types import Array, Key, PyTree, Scalar
+from tljax.types import Array, Key, PyTree, Scalar, unknown
 
 _TINY = 1e-12
 
-Solver = Callable[..., Array]  # inner products [T, T], key, options -> weights [T]
+Solver = Callable[..., Array]  # inner products [T, T], losses [T], key, options -> weights [T]
 
 
 def minimum_on_simplex(value: Callable[[Array], Scalar], present: Array, iterations: int) -> Array:
@@ -50,15 +50,35 @@ def _mean(present: Array) -> Array:
     return present / jnp.maximum(present.sum(), 1)
 
 
-def mgda(products: Array) -> Array:
-    """The point of least norm in the convex hull of the gradients: min_a |sum_t a_t g_t|^2.
+# What a gradient is divided by, of the losses [T] and the gradients' lengths [T].
+NORMALIZERS: Mapping[str, Callable[[Array, Array], Array]] = {
+    'none': lambda losses, lengths: jnp.ones_like(lengths),
+    'l2': lambda losses, lengths: lengths,
+    'loss': lambda losses, lengths: losses,
+    'loss+': lambda losses, lengths: losses * lengths,
+}
+
+
+def mgda(products: Array, losses: Array, normalize: str = 'none') -> Array:
+    """The point of least norm in the convex hull of the gradients: min_a |sum_t a_t g_t / n_t|^2.
 
     Désidéri 2012; Sener and Koltun 2018, "Multi-task learning as multi-objective optimization",
-    arXiv:1810.04650, equation 3 and algorithm 2; for two tasks its equation 5.
+    arXiv:1810.04650, equation 3 and algorithm 2; for two tasks its equation 5. There n = 1, and in
+    their code one of `NORMALIZERS`, so that the task of small gradients does not get most of the
+    weight; the direction is sum_t a_t g_t all the same.
+
+    Raises:
+      ValueError: `normalize` is none of them.
     """
-    scaled = products / jnp.maximum(jnp.trace(products), _TINY)
+    if normalize not in NORMALIZERS:
+        raise unknown('options.balance.normalize', normalize, NORMALIZERS)
+    lengths = jnp.sqrt(jnp.diag(products))
+    present = lengths > 0
     # The gradient 0 of an absent task would be the point of least norm.
-    return minimum_on_simplex(lambda a: a @ scaled @ a, jnp.diag(products) > 0, 100)
+    scale = jnp.where(present, NORMALIZERS[normalize](losses, lengths), 1.0)
+    scaled = products / jnp.outer(scale, scale)
+    scaled /= jnp.maximum(jnp.trace(scaled), _TINY)
+    return minimum_on_simplex(lambda a: a @ scaled @ a, present, 100)
 
 
 def pcgrad(products: Array, key: Key) -> Array:
@@ -151,22 +171,24 @@ def aligned(products: Array) -> Array:
     return vectors @ (scale * vectors.sum(axis=0))
 
 
-def _drawless(solve: Callable[..., Array]) -> Solver:
+def _solver(solve: Callable[..., Array], *needs: str) -> Solver:
+    """A row of the table, of a function of the products and of what it needs besides."""
+
     @functools.wraps(solve)  # whose keywords it has
-    def solver(products, key, **options):
-        del key
-        return solve(products, **options)
+    def solver(products, losses, key, **options):
+        besides = {'losses': losses, 'key': key}
+        return solve(products, *(besides[name] for name in needs), **options)
 
     return solver
 
 
 SOLVERS: Mapping[str, Solver] = {
-    'mgda': _drawless(mgda),
-    'pcgrad': pcgrad,
-    'cagrad': _drawless(cagrad),
-    'nash': _drawless(nash_scaled),
-    'imtl': _drawless(imtl),
-    'aligned': _drawless(aligned),
+    'mgda': _solver(mgda, 'losses'),
+    'pcgrad': _solver(pcgrad, 'key'),
+    'cagrad': _solver(cagrad),
+    'nash': _solver(nash_scaled),
+    'imtl': _solver(imtl),
+    'aligned': _solver(aligned),
 }
 
 

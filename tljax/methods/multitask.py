@@ -197,7 +197,10 @@ def _balanced(
     if each is None:
         return total, memory
     products = inner_products(each)
-    weights = at_features(products, key) if at_features else jax.grad(lambda x: weigh(x)[0])(found)
+    if at_features:
+        weights = at_features(products, found, key)
+    else:
+        weights = jax.grad(lambda x: weigh(x)[0])(found)
     total += carried_back(shared, each, jax.lax.stop_gradient(weights))
     if balancer.steer:
         fixed, norms = jax.lax.stop_gradient(found), jnp.sqrt(jnp.diag(products))

@@ -29,13 +29,13 @@ def surgery(shared: str, solve: Solver) -> Gradient:
 
     Args:
       shared: a role.
-      solve: inner products of the gradients of that role, [T, T], and a key -> a, [T].
+      solve: inner products of the gradients of that role, [T, T], losses, [T], and a key -> a, [T].
     """
 
     def gradient(loss: Callable, own, key):
         values, pull, aux = jax.vjp(loss, own, has_aux=True)
         each = one_by_one(pull, len(values))
-        weights = solve(inner_products(each[shared]), key) if shared in each else None
+        weights = solve(inner_products(each[shared]), values, key) if shared in each else None
         ones = jnp.ones(len(values))
         combined = {
             role: jax.tree.map(
