@@ -77,11 +77,12 @@ def test_a_source_of_several_tasks_has_no_single_classifier(tmp_path):
     assert set(found) == set(transferability.OF_FEATURES)
 
 
-def test_a_source_that_reads_an_earlier_endpoint_is_scored_there(tmp_path):
+def test_a_source_is_scored_at_its_own_endpoint_and_size(tmp_path):
     c = runs.run(endpoint='hidden1', steps=2, evaluate_every=0)
+    c.data.size = 6
     experiment.run(configs.checked(c), tmp_path)
     one = ranking.candidate(str(tmp_path), runs.DIGITS, labels_per_class=3)
-    assert one.config.endpoint == 'hidden1'
+    assert (one.config.endpoint, one.config.data.size) == ('hidden1', 6)
     assert set(ranking.scores(one)) == set(ranking.SCORES)
     # What is to start from it may read another; then its classifier is not of these features.
     one.config.update(endpoint='features', pool='max')
