@@ -13,6 +13,9 @@ one task.
         --config configs/multitask.py:tfds:multi_mnist/mnist,uncertainty+mgda_ub+pcgrad+gradnorm+cagrad \
         --workdir runs/multi_mnist
     python launch/train.py \
+        --config configs/multitask.py:tfds:multi_mnist/fashion_and_mnist,mgda_ub+uncertainty \
+        --workdir runs/multi_fashion_and_mnist
+    python launch/train.py \
         --config configs/multitask.py:tfds:plant_village,uncertainty,tasks=host+disease \
         --workdir runs/plant_village
     python launch/train.py \
