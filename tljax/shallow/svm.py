@@ -18,7 +18,7 @@ def fit(
     *,
     classes: int,
     intercept_scaling: float = 1.0,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-6,
     steps: int = 300,
 ) -> Linear:
     """For each strength lambda and class c the minimum over W_c [D] and b_c of
