@@ -74,10 +74,14 @@ mgda_ub 87.2 ± 0.3 / 94.1 ± 0.2, uncertainty 84.2 ± 0.3 / 95.4 ± 0.1, pcgrad
 Time: on one CPU core 4 min for the digits, 95 min for Multi-MNIST, 56 for Multi-Fashion-and-MNIST.
 """  # noqa: E501
 
+import re
+from typing import NamedTuple
+
 from tljax import config
-from tljax.data.sources import test_split
+from tljax.data.sources import OPEN, test_split
 from tljax.losses.multitask import BALANCERS
 from tljax.losses.surgery import SOLVERS
+from tljax.nets import SHARINGS
 from tljax.types import keywords, unknown
 
 STEPS, FULL = 600, 6000
@@ -118,20 +122,32 @@ DATA: dict[str, dict] = {
         'rate': 0.1,
         'weight_decay': 5e-4,
     },
+    'tfds:mnist+tfds:fashion_mnist': {
+        'net': {
+            'name': 'lenet',
+            'widths': (20, 50),
+            'dense': 500,
+            'input': {'size': 28, 'channels': 1},
+        },
+        'batch': 64,
+        'steps': 2000,
+    },
     # TFDS has one split of it, in a shuffled order.
     'tfds:plant_village': {**OTHER, 'splits': ('train[:80%]', 'train[80%:]')},
 }
-FIELDS = ('tasks', 'weights', 'width', 'share', 'branch', 'sharing', 'affinity', 'full')
+FIELDS = ('tasks', 'weights', 'width', 'share', 'branch', 'sharing')
+SWITCHES = ('affinity', 'full')
 
 
 def get_config(argument: str = 'sklearn:digits,uncertainty'):
     """`argument` is DATA,BALANCER and any of `FIELDS`."""
     data, balancers, fields = parsed(argument)
     known = next((one for name, one in DATA.items() if data.startswith(name)), OTHER)
-    tasks = tuple(fields['tasks'].split('+')) if 'tasks' in fields else known['tasks']
+    parts = streams_of(data, fields, known)
+    tasks = tuple(task for part in parts for task in part.tasks)
     c = config.default()
     c.name = 'multitask'
-    c.title = f'{len(tasks)} tasks of {data.partition(":")[2]}'
+    c.title = f'{len(tasks)} tasks of {" and ".join(part.name for part in parts)}'
     c.title += ', by width' * ('width' in fields) + ', by share of labels' * ('share' in fields)
     c.description = f'{", ".join(tasks)} of {data}, learnt together and alone'
     c.method = 'multitask'
@@ -140,49 +156,104 @@ def get_config(argument: str = 'sklearn:digits,uncertainty'):
     c.hparams.rate = known.get('rate', 0.05)
     c.hparams.weight_decay = known.get('weight_decay', 0.0)
     c.optimizer.schedule = 'cosine'
-    train, test = known.get('splits', OTHER['splits'])
-    of = {'dataset': data, 'tasks': tasks}
-    c.data.streams.source = config.stream(split=train, batch=known['batch'], **of)
-    c.data.evaluate.test = config.held_out(split=test or test_split(data), **of)
+    c.data.streams.source, c.data.evaluate.test = parts[0].train, parts[0].test
     c.members.seed = (0, 1, 2)
     c.steps = known.get('full', FULL) if 'full' in fields else known.get('steps', STEPS)
     c.options = {'branch': fields['branch']} if 'branch' in fields else {}
     twins: dict = {task: f'single_{task}' for task in tasks}
-    c.runs.update({name: only(task) for task, name in twins.items()})
-    arms = joint(balancers, fields, dict(c.options), len(tasks))
-    for percent in listed(fields, 'width'):
-        arms[f'width_{percent}'] = {'net': wider(known['net'], int(percent) / 100)}
-    task, _, shares = fields.get('share', '').partition(':')
-    for one_in in shares.split('+') if shares else ():
-        arm, few = f'{task}_1_in_{one_in}', {'shares': {task: 1 / int(one_in)}}
-        arms[arm] = {'data': {'streams': {'source': few}}}
+    for part in parts:
+        c.runs.update({twins[task]: part.only(task) for task in part.tasks})
+    arms = joint(balancers, fields, dict(c.options), len(tasks), known.get('balance', {}))
+    for percent in numbers(fields, 'width'):
+        arms[f'width_{percent}'] = {'net': wider(known['net'], percent / 100)}
+    for task, one_in in shares_of(fields, tasks):
+        arm, own = f'{task}_1_in_{one_in}', next(part for part in parts if task in part.tasks)
+        arms[arm] = {'data': {'streams': {own.stream: {'shares': {task: 1 / one_in}}}}}
         twins[arm] = {task: f'single_{arm}'}
-        c.runs[f'single_{arm}'] = only(task, **few)
-    c.runs.update(arms)
+        c.runs[f'single_{arm}'] = own.only(task, shares={task: 1 / one_in})
+    for arm, changes in arms.items():
+        c.runs[arm] = {'data': {'streams': {}, 'evaluate': {}}} if parts[1:] else {}
+        for part in parts[1:]:
+            c.runs[arm].data.streams[part.stream] = part.train
+            c.runs[arm].data.evaluate[f'test_{part.name}'] = part.test
+        c.runs[arm].update(changes)
     c.compare.update(baseline='equal', arms=tuple(arms), twins=twins)
     return c
 
 
-def only(task: str, **source) -> dict:
-    """The run that learns one task."""
-    one = {'tasks': (task,)}
-    return {'data': {'streams': {'source': {**one, **source}}, 'evaluate': {'test': one}}}
+class Part(NamedTuple):
+    """One set of the data, and what is learnt of it."""
+
+    name: str
+    stream: str  # its name in runs that learn all tasks; that of the first is in all runs
+    tasks: tuple[str, ...]
+    train: dict
+    test: dict
+
+    def only(self, task: str, **source) -> dict:
+        """What is changed in the run that learns one task."""
+        column = next(one for one in self.train['tasks'] if one.partition('=')[0] == task)
+        # Of the set that all runs have, flags may cut other splits.
+        keys = () if self.stream == 'source' else ('dataset', 'split')
+        train, test = (
+            {key: one[key] for key in keys} | {'tasks': (column,)}
+            for one in (self.train, self.test)
+        )
+        return {'data': {'streams': {'source': train | source}, 'evaluate': {'test': test}}}
+
+
+def streams_of(data: str, fields: dict[str, str], known: dict) -> list[Part]:
+    """The sets that `data` joins; of several, the classes of each are a task of its name.
+
+    Raises:
+      ValueError: tasks= is empty, or names columns of several sets.
+    """
+    sets = re.split(rf'\+(?=(?:{"|".join(OPEN)}):)', data)
+    names = config.labels(sets) if len(sets) > 1 else [data.partition(':')[2]]
+    if len(sets) > 1 and 'tasks' in fields:
+        raise ValueError(
+            f'tasks={fields["tasks"]} names columns of one set; of several, joined by +, the '
+            'classes of each are a task'
+        )
+    columns = tuple(listed(fields, 'tasks')) or known.get('tasks', OTHER['tasks'])
+    split, held = known.get('splits', OTHER['splits'])
+    parts = []
+    for name, dataset in zip(names, sets, strict=True):
+        tasks = (name,) if len(sets) > 1 else columns
+        of = {'dataset': dataset, 'tasks': (f'{name}=label',) if len(sets) > 1 else columns}
+        train = config.stream(split=split, batch=known['batch'], **of)
+        test = config.held_out(split=held or test_split(dataset), **of)
+        parts.append(Part(name, name if parts else 'source', tasks, train, test))
+    return parts
 
 
 def joint(
-    balancers: tuple[str, ...], fields: dict[str, str], shared: dict, tasks: int
+    balancers: tuple[str, ...], fields: dict[str, str], shared: dict, tasks: int, told: dict
 ) -> dict[str, dict]:
-    """The runs that learn all tasks, by balancer and by kind of sharing."""
+    """The runs that learn all tasks, by balancer and by kind of sharing.
+
+    Args:
+      shared: options of all of them.
+      tasks: how many.
+      told: balancer -> what the data's row has it told.
+
+    Raises:
+      ValueError: there is no such balancer or sharing, or weights for none.
+    """
     arms = {}
     for name in ('equal', *balancers):
         at = {'balancer': 'mgda', 'at': 'features'} if name == 'mgda_ub' else {'balancer': name}
-        if balance := balance_of(at['balancer'], fields, tasks):
+        if balance := balance_of(at['balancer'], fields, tasks) | told.get(name, {}):
             at['balance'] = balance
-        told = {'affinity': True} if 'affinity' in fields and name == 'equal' else {}
-        arms[name] = {'options': {**shared, **at, **told}}
+        also = {'affinity': True} if 'affinity' in fields and name == 'equal' else {}
+        arms[name] = {'options': {**shared, **at, **also}}
     if 'weights' in fields and 'fixed' not in arms:
         raise ValueError('weights= are those of the balancer fixed, which is not named')
-    return arms | {name: {'options': {'sharing': name}} for name in listed(fields, 'sharing')}
+    for name in listed(fields, 'sharing'):
+        if name not in SHARINGS:
+            raise unknown('sharing', name, SHARINGS)
+        arms[name] = {'options': {'sharing': name}}
+    return arms
 
 
 def balance_of(balancer: str, fields: dict[str, str], tasks: int) -> dict:
@@ -212,15 +283,47 @@ def listed(fields: dict[str, str], name: str) -> list[str]:
     return fields[name].split('+') if name in fields else []
 
 
+def numbers(fields: dict[str, str], name: str, what: str = '') -> list[int]:
+    """The whole numbers over 0 that a field names, joined by '+'.
+
+    Raises:
+      ValueError: one is something else.
+    """
+    found = listed({name: what or fields[name]}, name) if name in fields else []
+    if wrong := [one for one in found if not one.isdecimal() or int(one) < 1]:
+        raise ValueError(f'{name}={fields[name]}: {wrong[0]!r} is not a whole number over 0')
+    return [int(one) for one in found]
+
+
+def shares_of(fields: dict[str, str], tasks: tuple[str, ...]) -> list[tuple[str, int]]:
+    """The task whose labels are made few, with each N of 'share=TASK:N+M'.
+
+    Raises:
+      ValueError: the field has another form, or there is no such task.
+    """
+    if 'share' not in fields:
+        return []
+    task, _, counts = fields['share'].partition(':')
+    if not counts:
+        raise ValueError(f'share={fields["share"]} is not TASK:N+M, such as {tasks[0]}:10+100')
+    if task not in tasks:
+        raise unknown('task in share=', task, tasks)
+    return [(task, one_in) for one_in in numbers(fields, 'share', counts)]
+
+
 def parsed(argument: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
     """Data, balancers but 'equal', and the further fields."""
     data, _, rest = argument.partition(',')
     balancers, *further = rest.split(',')
     fields = dict(field.partition('=')[::2] for field in further)
-    if not data or not balancers or not set(fields) <= set(FIELDS):
+    known = {field.partition('=')[0] for field in further} <= {*FIELDS, *SWITCHES}
+    told = all((value == '') == (name in SWITCHES) for name, value in fields.items())
+    if not data or not balancers or not known or not told or len(fields) < len(further):
         raise ValueError(
             f'{argument!r} is not DATA,BALANCER or DATA,BALANCER,FIELD..., such as '
-            f'sklearn:digits,uncertainty+pcgrad,width=50+200; fields are {", ".join(FIELDS)}'
+            'sklearn:digits,uncertainty+pcgrad,width=50+200; fields are '
+            f'{", ".join(f"{name}=..." for name in FIELDS)} and, alone, {", ".join(SWITCHES)}; '
+            'each once'
         )
     return data, tuple(name for name in balancers.split('+') if name != 'equal'), fields
 

@@ -185,7 +185,7 @@ class Tasks(Loop):
         return torch.stack(each)
 
     def weights(self, each):
-        return torch.from_numpy(self.solve((each @ each.T).numpy())).to(each.dtype)
+        return torch.from_numpy(self.solve((each @ each.T).cpu().numpy())).to(each)
 
 
 class Prototypical(Loop):

@@ -11,12 +11,14 @@ from tljax import config as configs
 from tljax.evaluation import multitask
 from tljax.losses.multitask import gradnorm
 from tljax.losses.surgery import mgda
-from tljax.methods.task_gradients import affinities
+from tljax.methods.multitask import check
+from tljax.methods.task_gradients import affinities, of_tasks
 from tljax.methods.task_network import TaskNetwork, joined
 from tljax.prepare import build_method, prepare
 from tljax.types import Spec, Task
 
 TASKS = ('label', 'parity', 'ink')
+HP = {'label_smoothing': 0.0}
 SPEC = {
     'label': Task('classification', ('a', 'b', 'c')),
     'tags': Task('multilabel', ('x', 'y')),
@@ -58,6 +60,39 @@ def test_relative_change_is_signed_by_what_is_better():
     ours, twins = {'a': 0.9, 'b': 1.2}, {'a': 0.8, 'b': 1.0}
     found = multitask.relative_change(ours, twins, {'a': False, 'b': True})
     np.testing.assert_allclose(found, (0.1 / 0.8 - 0.2) / 2)
+
+
+def test_there_is_no_relative_change_to_nothing():
+    lower = {'a': False}
+    for ours, twin in ((0.5, 0.0), (None, 0.5), (0.5, None), (float('nan'), 0.5)):
+        assert multitask.relative_change({'a': ours}, {'a': twin}, lower) is None
+
+
+def scored(task, value, stream='test'):
+    scores = {f'{task}_accuracy': [value], 'loss': [1.0]}
+    return {'members': [{'seed': 0}], 'scores': {stream: scores}}
+
+
+def test_a_task_is_judged_on_the_stream_that_has_it():
+    both = scored('a', 0.5)
+    both['scores'] |= scored('b', 0.4, 'test_b')['scores']
+    alone = {'a': scored('a', 0.25), 'b': scored('b', 0.8)}
+    found = multitask.compare({'both': both}, alone, {'both': alone}, 'test')
+    deltas = {t: one['rows'][1]['delta_mean'] for t, one in found['verdicts'].items()}
+    assert deltas == pytest.approx({'a': 0.25, 'b': -0.4})
+    assert found['relative_change']['both'] == pytest.approx([(1.0 - 0.5) / 2])
+
+
+def test_a_study_goes_on_without_a_relative_change():
+    alone = {'a': scored('a', 0.0)}
+    found = multitask.compare({'one': scored('a', 0.5)}, alone, {'one': alone}, 'test')
+    assert found['relative_change'] == {'one': [None]}
+
+
+def test_a_task_that_no_stream_scores_is_named():
+    alone = {'a': scored('a', 0.5)}
+    with pytest.raises(ValueError, match=r"arm 'one' has no score of task 'a' .*\(test\)"):
+        multitask.compare({'one': scored('b', 0.5)}, alone, {'one': alone}, 'test')
 
 
 def test_streams_may_have_a_task_each():
@@ -110,7 +145,7 @@ def test_gradient_at_the_features_is_that_of_the_weighed_losses():
     options = {'balancer': 'mgda', 'at': 'features', 'balance': {'normalize': 'loss+'}}
     method, network, (params, mutable), batch = problem(**options)
     learn = method.phases[0].players[0].loss
-    found = jax.grad(lambda p: learn(p, mutable, batch, {}, jax.random.key(2))[0])(params)
+    found = jax.grad(lambda p: learn(p, mutable, batch, HP, jax.random.key(2))[0])(params)
     losses, shared = at_the_heads(network, mutable, batch)
     z = shared(params)
     each = jax.jacobian(losses, argnums=1)(params['head'], z).reshape(2, -1)
@@ -119,6 +154,38 @@ def test_gradient_at_the_features_is_that_of_the_weighed_losses():
     toys.close(found['encoder'], jax.grad(weighed)(params)['encoder'], 1e-4)
     plain = jax.grad(lambda head: losses(head, z).sum())(params['head'])
     toys.close(found['head'], plain, 1e-4)
+
+
+def test_labels_are_smoothed():
+    method, network, (params, mutable), batch = problem()
+    value, _ = (
+        method.phases[0]
+        .players[0]
+        .loss(params, mutable, batch, {'label_smoothing': 0.2}, jax.random.key(2))
+    )
+    image, label = batch['source']['image'], batch['source']['label']
+    out, _ = network.heads.apply(
+        {'params': params['head']}, network.shared(params, mutable, image)[0]
+    )
+    known, log = np.array([0, 1, 2, 4]), np.array(jax.nn.log_softmax(out['a']))
+    right = log[known, np.array([0, 1, 1, 0])]
+    smooth = -(0.8 * right + 0.2 * log[known].mean(axis=1)).mean()
+    square = np.square(out['b'] - label['b']).mean()
+    np.testing.assert_allclose(value, smooth + square, 1e-5)
+
+
+@pytest.mark.parametrize(('platform', 'tasks', 'loops'), [('cpu', 3, 1), ('cuda', 3, 0)])
+def test_an_accelerator_pulls_tasks_back_together(platform, tasks, loops):
+    def each(x):
+        _, pull = jax.vjp(lambda x: jnp.sin(x[:tasks]) * x.sum(), x)
+        return of_tasks(lambda unit: pull(unit), tasks)
+
+    x = jnp.arange(4.0)
+    traced = jax.jit(each).trace(x)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert text.count('stablehlo.while') == loops
+    wanted = jax.jacobian(lambda x: jnp.sin(x[:tasks]) * x.sum())(x)
+    np.testing.assert_allclose(each(x), wanted, 1e-6)
 
 
 def test_streams_of_bytes_and_of_floats_are_of_one_brightness():
@@ -136,7 +203,7 @@ def test_streams_of_bytes_and_of_floats_are_of_one_brightness():
 def test_options_reach_a_solver():
     method, _, (params, mutable), batch = problem(balancer='cagrad', balance={'c': 0.0})
     player = method.phases[0].players[0]
-    loss = lambda own: player.loss(own, mutable, batch, {}, jax.random.key(2))
+    loss = lambda own: player.loss(own, mutable, batch, HP, jax.random.key(2))
     _, found = player.gradient(loss, params, jax.random.key(3))
     mean = jax.grad(lambda own: loss(own)[0].mean())(params)
     toys.close(found['encoder'], mean['encoder'], 1e-5)
@@ -150,8 +217,8 @@ def test_the_balancer_sees_the_losses_as_the_step_did():
     method, batch = build_method(configs.checked(c), spec), problem()[3]
     params, mutable = method.init(jax.random.key(0), spec)
     learn, follow = method.phases[0].players
-    _, (_, after) = learn.loss(params, mutable, batch, {}, jax.random.key(1))
-    same = lambda own: follow.loss({**params, 'balance': own}, after, batch, {}, jax.random.key(2))
+    _, (_, after) = learn.loss(params, mutable, batch, HP, jax.random.key(1))
+    same = lambda own: follow.loss({**params, 'balance': own}, after, batch, HP, jax.random.key(2))
     slope = jax.grad(lambda own: same(own)[0])(params['balance'])['w']
     np.testing.assert_allclose(slope, 0, atol=1e-6)
 
@@ -168,7 +235,7 @@ def test_norms_of_gradients_move_nothing_but_the_weights():
     method, network, (params, mutable), batch = problem(balancer='gradnorm')
     params['balance'] = {'v': jnp.array([0.4, -0.3])}
     learn = method.phases[0].players[0].loss
-    loss = lambda p: learn(p, mutable, batch, {}, jax.random.key(2))
+    loss = lambda p: learn(p, mutable, batch, HP, jax.random.key(2))
     (value, (_, after)), found = jax.value_and_grad(loss, has_aux=True)(params)
     losses, shared = at_the_heads(network, mutable, batch)
     weights = 2 * jax.nn.softmax(params['balance']['v'])
@@ -233,6 +300,7 @@ def test_weights_of_tasks_have_a_rate_of_their_own(balancer, tmp_path):
         ({'balancer': 'mdga'}, "unknown balancer 'mdga'.*did you mean 'mgda'"),
         ({'at': 'heads'}, "unknown options.at 'heads'"),
         ({'branch': 'stage9'}, "unknown endpoint .*'stage9'"),
+        ({'sharing': 'mtann'}, "unknown options.sharing 'mtann'.*did you mean 'mtan'"),
         (
             {'balancer': 'cagrad', 'balance': {'cc': 0.5}},
             "of cagrad in options.balance 'cc': there are c",
@@ -243,7 +311,7 @@ def test_weights_of_tasks_have_a_rate_of_their_own(balancer, tmp_path):
 )
 def test_bad_options_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        built_for(SPEC, **changes)
+        check(configs.checked(config(**changes)))
 
 
 def test_a_method_of_several_tasks_needs_them():

@@ -1,4 +1,7 @@
-"""Balancing leads to the Pareto set: of two quadratics, and of the toy example of the papers."""
+"""Balancing leads to the Pareto set: of two quadratics, and of the toy examples of the papers.
+
+The papers of uncertainty weighing, DWA and random weights have no such example.
+"""
 
 from functools import partial
 
@@ -7,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 from scipy import optimize
 
 from tljax.losses.multitask import BALANCERS
@@ -187,6 +191,7 @@ def from_the_front(found) -> np.ndarray:
         ('mgda', {}, 16_000),
         ('imtl', {}, 16_000),
         ('nash', {}, 16_000),
+        ('aligned', {}, 16_000),
         ('cagrad', {}, 24_000),
         ('famo', {'decay': 1e-5}, 16_000),
     ],
@@ -202,3 +207,57 @@ def test_the_toys_front_is_reached_from_every_start(name, options, steps):
 def test_the_sum_of_the_toys_losses_stays_in_a_valley():
     found, _ = descended(toy, BALANCERS['equal'](), TOY_STARTS, TOY_RULE, 16_000)
     np.testing.assert_array_equal(from_the_front(found) > 3, [True, False, True, False, False])
+
+
+def canyons(x):
+    """The landscape of Yu et al. 2020, arXiv:2001.06782, figure 1: curved valleys of two tasks."""
+    a, b = x
+    depth = lambda away: jnp.log(jnp.maximum(jnp.abs(away), 5e-6))
+    return jnp.stack(
+        [20 * depth(a / 2 + jnp.tanh(b)), 25 * depth(a / 2 - jnp.tanh(b) + 2)]
+    )  # which meet at (-2, infinity)
+
+
+def test_surgery_leaves_the_valley_in_which_the_sum_is_stuck():
+    starts, rule = jnp.array([[0.5, -3.0], [2.0, -2.0]]), optax.adam(0.004)
+    found = operated(canyons, SOLVERS['pcgrad'], starts, rule, 60_000)
+    np.testing.assert_allclose(found[:, 0], -2, atol=0.1)
+    assert (found[:, 1] > 3).all()
+    stuck, _ = descended(canyons, BALANCERS['equal'](), starts, rule, 60_000)
+    assert (np.linalg.norm(stuck - starts, axis=1) < 2.5).all()
+    np.testing.assert_allclose(stuck[:, 0] / 2 + np.tanh(stuck[:, 1]), 0, atol=0.1)
+
+
+def regressions():
+    """The toy of Chen et al. 2018, arXiv:1711.02257, section 4, made small, and where it begins.
+
+    Targets are s_t tanh((B + E_t) x), of scales s that are 1 and 100.
+    """
+    random = np.random.RandomState(0)
+    base, own = random.normal(0, 10**0.5, (10, 20)), random.normal(0, 3.5**0.5, (2, 10, 20))
+    x = random.normal(0, 20**-0.5, (256, 20))
+    y = np.array([1.0, 100.0])[:, None, None] * np.tanh(np.einsum('nd,tod->tno', x, base + own))
+    hidden = [random.normal(0, (2 / rows) ** 0.5, (rows, 32)) for rows in (20, 32)]
+    start, parts = ravel_pytree(jax.tree.map(jnp.float32, [*hidden, random.randn(2, 32, 10) / 6]))
+
+    def losses(values):
+        *layers, heads = parts(values)
+        z = jnp.float32(x)
+        for kernel in layers:
+            z = jax.nn.relu(z @ kernel)
+        return jnp.mean((jnp.einsum('nd,tdo->tno', z, heads) - y) ** 2, axis=(1, 2))
+
+    return losses, start
+
+
+def test_gradnorm_has_tasks_of_unlike_scale_learnt_at_like_rates():
+    losses, start = regressions()
+    apart = {}
+    for name, options in (('equal', {}), ('gradnorm', {'alpha': 0.12})):
+        rule = optax.sgd(1e-3, momentum=0.9)
+        found, own = descended(losses, BALANCERS[name](**options), start[None], rule, 1500)
+        left = losses(found[0]) / losses(start)
+        assert (left < 1).all()
+        apart[name] = abs(np.log(left[0] / left[1]))
+    assert apart['gradnorm'] < apart['equal'] / 2, apart
+    assert own['v'][0, 0] > own['v'][0, 1]

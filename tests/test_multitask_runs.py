@@ -201,3 +201,64 @@ def test_a_regression_is_learnt_in_deviations_and_told_in_its_unit(tmp_path):
     answers = predict.load(tmp_path / 'run').answers(images[60:, ..., None])
     told = np.array([answer['age'][0] for answer in answers])
     np.testing.assert_allclose(np.sqrt(np.mean((told - age[60:]) ** 2)), rmse, 1e-3)
+
+
+def test_tasks_may_have_a_data_set_each(tmp_path):
+    random, sets = np.random.RandomState(0), []
+    for name, classes in (('cats', 2), ('trees', 3)):
+        arrays = {}
+        for split, count in (('train', 24), ('test', 12)):
+            arrays[f'{split}_image'] = random.randint(0, 256, (count, 8, 8), np.uint8)
+            arrays[f'{split}_label'] = np.arange(count) % classes
+        np.savez(tmp_path / f'{name}.npz', **arrays)
+        sets.append(f'npz:{tmp_path / name}.npz')
+    c = get_config(f'{"+".join(sets)},pcgrad,share=trees:2')
+    c.net, c.steps, c.members.seed = runs.run().net, 2, (0, 1)
+    c.data.wrap = True  # the sets are smaller than a batch
+    found = study.run(c, tmp_path / 'run')
+    assert found['arms'] == ['equal', 'pcgrad', 'trees_1_in_2']
+    assert set(found['tasks']['verdicts']) == {'cats', 'trees'}
+    assert len(found['tasks']['relative_change']['pcgrad']) == 2
+    arm = runs.results(tmp_path / 'run' / 'pcgrad')
+    assert {name: len(task['classes']) for name, task in arm['tasks'].items()} == {
+        'cats': 2,
+        'trees': 3,
+    }
+    assert set(arm['scores']) == {'test', 'test_trees'}
+    row = next(r for r in found['tasks']['verdicts']['trees']['rows'] if r['arm'] == 'pcgrad')
+    ours, alone = (
+        np.mean(runs.results(tmp_path / 'run' / run)['scores'][stream]['trees_accuracy'])
+        for run, stream in (('pcgrad', 'test_trees'), ('single_trees', 'test'))
+    )
+    assert row['delta_mean'] == pytest.approx(ours - alone)
+
+
+@pytest.mark.parametrize(
+    ('argument', 'message'),
+    [
+        ('equal,sharing=mtann', "unknown sharing 'mtann'.*did you mean 'mtan'"),
+        ('equal,width=abc', "width=abc: 'abc' is not a whole number over 0"),
+        ('equal,share=label:0', "share=label:0: '0' is not a whole number over 0"),
+        ('equal,share=label', 'share=label is not TASK:N'),
+        ('equal,share=lable:10', "unknown task in share= 'lable'.*did you mean 'label'"),
+        ('equal,tasks=', 'is not DATA,BALANCER'),
+        ('equal,affinity=no', 'is not DATA,BALANCER'),
+        ('equal,width=50,width=25', 'each once'),
+    ],
+)
+def test_fields_that_cannot_be_are_refused_in_the_argument(argument, message):
+    with pytest.raises(ValueError, match=message):
+        get_config(f'sklearn:digits,{argument}')
+
+
+def test_columns_are_named_of_one_set_only():
+    with pytest.raises(ValueError, match='tasks=a names columns of one set'):
+        get_config('npz:a.npz+npz:b.npz,equal,tasks=a')
+
+
+def test_a_twin_that_does_not_learn_the_task_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(study.experiment, 'run', None)
+    c = get_config('sklearn:digits,equal')
+    c.compare.twins.parity = 'single_label'
+    with pytest.raises(ValueError, match="alone has no score of task 'parity'"):
+        study.run(c, tmp_path)

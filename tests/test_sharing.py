@@ -128,7 +128,7 @@ def test_all_that_is_shared_trains_in_a_run(sharing, balancer, own, tmp_path):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'sharing': 'cross_stich'}, "unknown options.sharing .*did you mean 'cross_stitch'"),
+        ({'sharing': 'cross_stich'}, "unknown sharing .*did you mean 'cross_stitch'"),
         ({'sharing': 'mtan', 'branch': 'hidden1'}, 'does not go with options.branch'),
         ({'sharing': 'mmoe', 'at': 'features', 'balancer': 'mgda'}, "with options.at='features'"),
         ({'sharing': 'mtan', 'sharing_options': {'experts': 2}}, "option of sharing 'mtan'"),

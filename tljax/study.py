@@ -137,11 +137,16 @@ def _check(compare, runs: Mapping[str, Any], directory: Path) -> None:
 
     Where no arm has an accuracy, for all its tasks are regressions, the loss takes its place.
     """
+    twins = [pair for arm in ('', *compare.arms) for pair in twins_of(compare, arm).items()]
+    for task, run in twins:
+        if run not in runs:
+            raise unknown(f'run in compare.twins[{task!r}]', run, runs)
+    judged = {*compare.arms, *(run for _, run in twins)}
     trial = {}
     for name, one in runs.items():
         check_choices(one)
         members = members_of(one).table
-        names = _scores_of(one, directory / name) if name in compare.arms else {}
+        names = _scores_of(one, directory / name) if name in judged else {}
         zeros = [0.0] * len(members)
         evaluated = {stream: dict.fromkeys(scores, zeros) for stream, scores in names.items()}
         trial[name] = {'members': members, 'scores': evaluated}
@@ -157,10 +162,8 @@ def _check(compare, runs: Mapping[str, Any], directory: Path) -> None:
         for arm in compare.arms:
             if stream not in trial[arm]['scores']:
                 raise unknown(f'stream in compare.also of {arm}', stream, trial[arm]['scores'])
-    for arm in compare.arms:
-        for task, run in twins_of(compare, arm).items():
-            if run not in runs:
-                raise unknown(f'run in compare.twins[{task!r}]', run, runs)
+    if compare.twins:
+        _by_task(compare, trial)
 
 
 def _scores_of(run, directory: Path) -> dict[str, Iterable[str]]:

@@ -32,7 +32,8 @@ def choose(
       source: with its own classes alone.
       targets: task -> labels [N, ...] of the set's further columns.
       tasks: the same columns.
-      names: which to take, 'label' for the classes.
+      names: which to take, 'label' for the classes; 'NAME=COLUMN' takes it under another name, as
+        where two sets have a column of one name that means two things.
       shares: task -> share of its labels that is kept.
 
     Raises:
@@ -41,18 +42,20 @@ def choose(
     known = {OWN: (Task('classification', source.classes), source.labels.astype(np.int32))}
     known |= {task: (tasks[task], targets[task]) for task in tasks}
     known |= host_and_disease(source.classes, source.labels)
-    for name in (*names, *shares):
-        if name not in known:
+    columns = {name.partition('=')[0]: name.rpartition('=')[2] for name in names}
+    for column in columns.values():
+        if column not in known:
             raise ValueError(
-                f'{source.name}: there is no task {name!r}; {did_you_mean(name, known)}'
+                f'{source.name}: there is no task {column!r}; {did_you_mean(column, known)}'
             )
-    if len(set(names)) < len(names):
+    if len(columns) < len(names):
         raise ValueError(f'{source.name}: tasks names one twice: {tuple(names)}')
-    if extra := set(shares) - set(names):
+    if extra := set(shares) - set(columns):
         raise ValueError(f'{source.name}: shares names {sorted(extra)}, which tasks lacks')
+    found = {name: known[column] for name, column in columns.items()}
     return source._replace(
-        tasks={name: known[name][0] for name in names},
-        targets={name: kept(name, *known[name], shares.get(name, 1.0)) for name in names},
+        tasks={name: task for name, (task, _) in found.items()},
+        targets={name: kept(name, *one, shares.get(name, 1.0)) for name, one in found.items()},
     )
 
 

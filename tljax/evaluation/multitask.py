@@ -119,55 +119,83 @@ def compare(
       arms: name -> what the run wrote into results.json.
       usual: task -> the same of the run that learns it alone.
       twins: arm -> task -> the same of the run that this arm is judged by.
-      stream: where they are compared.
+      stream: where they are compared; a task that a run has no score of there, on the first of its
+        streams that has one, as where each task has data of its own.
 
     Returns:
       'verdicts': by task its 'metric', whether 'lower' is better and the 'rows' of
       `verdict.compare`, that of the usual twin, 'single', first; and 'relative_change': by arm
       Delta_m of every member that has its twins, by the order of the arm's members.
+
+    Raises:
+      ValueError: a run has no score of a task.
     """
     verdicts: dict[str, dict] = {}
     for task, twin in usual.items():
-        name = next(
-            name for name in summary(twin['scores'][stream]) if name.rpartition('_')[0] == task
-        )
+        name, alone = of_task(twin, task, stream, f'the run that learns {task!r} alone')
         how = {'lower_is_better': lower_is_better(name)}
-        rows = verdict.compare({'single': twin}, 'single', stream, name, **how)
+        rows = verdict.compare({'single': alone}, 'single', stream, name, **how)
         for arm, results in arms.items():
-            both = {'single': twins[arm][task], arm: results}
+            both = {
+                'single': of_task(twins[arm][task], task, stream, f'the twin of {arm!r}')[1],
+                arm: of_task(results, task, stream, f'arm {arm!r}')[1],
+            }
             found = verdict.compare(both, 'single', stream, name, **how)
             rows += [row for row in found if row['arm'] == arm]
         verdicts[task] = {'metric': name, 'lower': how['lower_is_better'], 'rows': rows}
-    changes = {
-        arm: _changes(results, twins[arm], verdicts, stream) for arm, results in arms.items()
-    }
+    lower = {task: one['lower'] for task, one in verdicts.items()}
+    changes = {arm: _changes(results, twins[arm], lower, stream) for arm, results in arms.items()}
     return {'verdicts': verdicts, 'relative_change': changes}
 
 
-def _changes(results: Mapping, twins: Mapping[str, Mapping], verdicts: Mapping, stream: str):
-    """Delta_m of each member that has a twin for every task."""
-    changes = []
+def of_task(results: Mapping, task: str, stream: str, who: str) -> tuple[str, dict]:
+    """The name of a task's score, and a run's results with it on `stream` alone.
+
+    Raises:
+      ValueError: no stream has a score of the task.
+    """
+    scores = results['scores']
+    for where in dict.fromkeys((stream, *scores)):
+        for name in summary(scores.get(where, {})):
+            if name.rpartition('_')[0] == task:
+                own = {stream: {name: scores[where][name]}}
+                return name, {'members': results['members'], 'scores': own}
+    raise ValueError(
+        f'{who} has no score of task {task!r} on any stream of data.evaluate '
+        f'({", ".join(scores)}): name the task in the tasks= of one'
+    )
+
+
+def _changes(
+    results: Mapping, twins: Mapping[str, Mapping], lower: Mapping[str, bool], stream: str
+) -> list[float | None]:
+    """Delta_m of each member that has a twin for every task; None where there is no such number."""
+
+    def scored(run, task):
+        name, one = of_task(run, task, stream, 'a run')
+        return list(zip(one['members'], one['scores'][stream][name], strict=True))
+
+    ours = {task: scored(results, task) for task in lower}
+    theirs = {task: scored(twins[task], task) for task in lower}
+    changes: list[float | None] = []
     for i, member in enumerate(results['members']):
-        ours = {t: results['scores'][stream][v['metric']][i] for t, v in verdicts.items()}
-        theirs = {
-            task: twins[task]['scores'][stream][v['metric']][j]
-            for task, v in verdicts.items()
-            for j, other in enumerate(twins[task]['members'])
-            if other == member
-        }
-        if len(theirs) == len(ours):
-            lower = {task: v['lower'] for task, v in verdicts.items()}
-            changes.append(relative_change(ours, theirs, lower))
+        alone = {t: value for t in lower for other, value in theirs[t] if other == member}
+        if len(alone) == len(lower):
+            changes.append(relative_change({t: ours[t][i][1] for t in lower}, alone, lower))
     return changes
 
 
 def relative_change(
-    ours: Mapping[str, float], twins: Mapping[str, float], lower: Mapping[str, bool]
-) -> float:
+    ours: Mapping[str, float | None], twins: Mapping[str, float | None], lower: Mapping[str, bool]
+) -> float | None:
     """Delta_m = mean over tasks of (-1)^l_t (M_t - S_t) / S_t, with l_t = 1 where less is better.
 
     Maninis, Radosavovic and Kokkinos 2019, "Attentive single-tasking of multiple tasks",
-    arXiv:1904.08918, section 5: M of the multi-task network, S of the single-task ones.
+    arXiv:1904.08918, section 5: M of the multi-task network, S of the single-task ones. None where
+    a score is missing (None or not finite), or one of a single-task network is 0.
     """
+    every = [*ours.values(), *twins.values()]
+    if any(one is None or not np.isfinite(one) for one in every) or 0 in twins.values():
+        return None
     signs = {name: -1 if lower[name] else 1 for name in ours}
     return float(np.mean([signs[t] * (ours[t] - twins[t]) / twins[t] for t in ours]))

@@ -17,15 +17,17 @@ _TINY = 1e-12
 _ABSENT = -1e30  # the logit of a task that no example of the batch has a label of
 
 
-def classification(logits: Array, label: Array) -> Scalar:
+def classification(logits: Array, label: Array, smoothing: float | Array = 0.0) -> Scalar:
     """Mean cross entropy of the examples that have a label; 0 where none has.
 
     Args:
       logits: [N, C].
       label: [N] int, -1 where absent.
+      smoothing: s of `losses.classification.cross_entropy`.
     """
-    each = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(label, 0))
-    return masked_mean(each, label >= 0)
+    onehot = jax.nn.one_hot(label, logits.shape[-1])  # all 0 where absent
+    target = (1.0 - smoothing) * onehot + smoothing / logits.shape[-1]
+    return masked_mean(optax.softmax_cross_entropy(logits, target), label >= 0)
 
 
 def multilabel(logits: Array, label: Array) -> Scalar:
@@ -39,7 +41,7 @@ def regression(output: Array, label: Array) -> Scalar:
     return masked_mean(jnp.square(output - jnp.where(known, label, 0.0)), known)
 
 
-LOSSES: Mapping[str, Callable[[Array, Array], Scalar]] = {
+LOSSES: Mapping[str, Callable[..., Scalar]] = {
     'classification': classification,
     'multilabel': multilabel,
     'regression': regression,

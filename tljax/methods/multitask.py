@@ -16,6 +16,7 @@ import optax
 from tljax import nets
 from tljax.losses.multitask import BALANCERS, Balancer, equal
 from tljax.losses.surgery import SOLVERS, Solver, inner_products
+from tljax.methods.networks import encoder
 from tljax.methods.task_gradients import (
     AFFINITIES,
     affinities,
@@ -23,7 +24,7 @@ from tljax.methods.task_gradients import (
     of_each,
     surgery,
 )
-from tljax.methods.task_network import SHARED, TaskNetwork, joined
+from tljax.methods.task_network import SHARED, TaskNetwork, check_branch, joined
 from tljax.nets.apply import apply
 from tljax.types import Method, Phase, Player, Spec, check_keywords, keywords, unknown
 
@@ -61,7 +62,8 @@ def build(
         and Koltun 2018, arXiv:1810.04650, equation 6).
       balance: keywords of the balancer's row.
       affinity: whether to tell as outcome how tasks bear on each other, which costs a backward and
-        a forward pass a task each step: see `affinities`.
+        a forward pass a task each step: see `affinities`; they look ahead by hparams.rate,
+        whatever the schedule makes of it.
 
     Raises:
       ValueError: the data have no tasks, there is no such balancer, branch or sharing, or a
@@ -124,12 +126,15 @@ def _rule(balancer: str, at: str, balance: dict) -> tuple[Solver | None, Balance
 
 
 def check(config) -> None:
-    """Raises ValueError, before any data is read, for a balancer that cannot be; see `build`."""
+    """Raises ValueError, before any data is read, for options that cannot be; see `build`."""
     options = {**keywords(build), **config.options.to_dict()}
     streams = [*config.data.streams.values(), *config.data.evaluate.values()]
-    tasks = {task for stream in streams if stream.labelled for task in stream.tasks}
+    names = [name for one in streams if one.labelled for name in one.tasks]
     _, weighed = _rule(options['balancer'], options['at'], dict(options['balance'] or {}))
-    weighed.init(len(tasks))
+    weighed.init(len({name.partition('=')[0] for name in names}))
+    if options['sharing'] != 'hard' and options['sharing'] not in nets.SHARINGS:
+        raise unknown('options.sharing', options['sharing'], ('hard', *nets.SHARINGS))
+    check_branch(encoder(config), config, options['branch'])
 
 
 def _apart(network: Callable, own: optax.GradientTransformation | None) -> Callable:
@@ -141,9 +146,7 @@ def _apart(network: Callable, own: optax.GradientTransformation | None) -> Calla
 
 
 def _check_soft(sharing: str, spec: Spec, branch: str, at: str) -> None:
-    """Raises ValueError for a sharing that is none, or cannot be with the other options."""
-    if sharing not in nets.SHARINGS:
-        raise unknown('options.sharing', sharing, ('hard', *nets.SHARINGS))
+    """Raises ValueError for a sharing that cannot be with the other options."""
     for what, is_so, why in (
         ('a single task', len(spec.tasks) == 1, 'it has none to share with'),
         ('options.branch', branch, 'tasks already have something of their own at every endpoint'),
@@ -159,19 +162,19 @@ def _loss(network: TaskNetwork, balancer: Balancer, at_features: Solver | None, 
 
     def learn(params, mutable, batch, hp, key):
         images, label = joined(batch, network.tasks)
-        keys = jax.random.split(key, 3)
+        keys, before = jax.random.split(key, 3), mutable
         shared, mutable = network.shared(params, mutable, images, keys[0])
 
         def losses(shared):
             (outputs, _), new = apply(network.heads, 'head', params, mutable, shared, key=keys[1])
-            return network.losses(outputs, label), new
+            return network.losses(outputs, label, hp['label_smoothing']), new
 
         if at_features or balancer.steer:
             found, each, new = of_each(losses, shared)
         else:
             (found, new), each = losses(shared), None
         if AFFINITY in new:
-            seen = lambda role: network.shared({**params, SHARED: role}, mutable, images)[0]
+            seen = lambda role: network.shared({**params, SHARED: role}, before, images, keys[0])[0]
             now = affinities(lambda role: losses(seen(role))[0], params[SHARED], hp['rate'])
             new = {**new, AFFINITY: jax.tree.map(jnp.add, new[AFFINITY], now | {'steps': 1.0})}
         metrics = {f'{name}/loss': found[i] for i, name in enumerate(network.tasks)}
@@ -227,7 +230,7 @@ def _follow(network: TaskNetwork, balancer: Balancer):
         keys = jax.random.split(key)
         shared, _ = network.shared(params, mutable, images, keys[0])
         (outputs, _), _ = apply(network.heads, 'head', params, mutable, shared, key=keys[1])
-        losses = network.losses(outputs, label)
+        losses = network.losses(outputs, label, hp['label_smoothing'])
         return balancer.follow(params[BALANCE], mutable[BALANCE], losses), ({}, mutable)
 
     return follow

@@ -42,9 +42,7 @@ class TaskNetwork(NamedTuple):
                 "streams, such as data.streams.source.tasks=('label', 'parity')"
             )
         net, branch = encoder(config), branch or config.endpoint
-        check_readout(net, (config.endpoint, branch), config.pool)
-        if net.endpoints.index(branch) > net.endpoints.index(config.endpoint):
-            raise ValueError(f'options.branch: {branch!r} comes after {config.endpoint!r}')
+        check_branch(net, config, branch)
         head = dict(config.head)
         name = head.pop('name', '')
         own = {
@@ -83,12 +81,33 @@ class TaskNetwork(NamedTuple):
         outputs = {name: task.told(outputs[name]) for name, task in self.tasks.items()}
         return {'tasks': outputs, 'logits': outputs[next(iter(outputs))], 'features': features}
 
-    def losses(self, outputs: Mapping[str, Array], label: Mapping[str, Array]) -> Array:
-        """[T], in the order of the tasks, of what the heads return."""
-        pairs = ((task, outputs[name], label[name]) for name, task in self.tasks.items())
-        return jnp.stack(
-            [LOSSES[task.kind](out, task.standard(known)) for task, out, known in pairs]
-        )
+    def losses(
+        self,
+        outputs: Mapping[str, Array],
+        label: Mapping[str, Array],
+        smoothing: float | Array = 0.0,
+    ) -> Array:
+        """[T], in the order of the tasks, of what the heads return.
+
+        Args:
+          outputs: task -> [N, C].
+          label: task -> as its kind has them.
+          smoothing: of the labels of classifications.
+        """
+
+        def loss(name, task):
+            options = {'smoothing': smoothing} if task.kind == 'classification' else {}
+            return LOSSES[task.kind](outputs[name], task.standard(label[name]), **options)
+
+        return jnp.stack([loss(name, task) for name, task in self.tasks.items()])
+
+
+def check_branch(net: nn.Module, config, branch: str) -> None:
+    """Raises ValueError for an endpoint that there is not, or that comes after the one read."""
+    branch = branch or config.endpoint
+    check_readout(net, (config.endpoint, branch), config.pool)
+    if net.endpoints.index(branch) > net.endpoints.index(config.endpoint):
+        raise ValueError(f'options.branch: {branch!r} comes after {config.endpoint!r}')
 
 
 def joined(batch: Batch, tasks: Mapping[str, Task]) -> tuple[Array, dict[str, Array]]:

@@ -213,9 +213,9 @@ def tasks(record: Run | Study) -> dict[str, Any] | None:
         for row in one['rows']
     ]
     changes = {
-        wording.arm_label(arm): wording.plus_minus(*_mean_and_half(values), signed=True)
+        wording.arm_label(arm): wording.plus_minus(*_mean_and_half(known), signed=True)
         for arm, values in found.get('relative_change', {}).items()
-        if values
+        if (known := [value for value in values if value is not None])
     }
     panels = _affinities(record)
     return {'lines': lines, 'changes': changes, 'panels': panels} if lines or panels else None
