@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from launch import results_tables as tables  # noqa: E402
 from tljax import verdict, workdir  # noqa: E402
-from tljax.report import canvas, figures  # noqa: E402
+from tljax.report import canvas, figures, task_panels  # noqa: E402
 
 KEPT = ROOT / 'configs/results'
 
@@ -38,8 +38,9 @@ def keep(directory: Path) -> Path:
             if results.get(key)
         }
         kept['protocol'] = runs[results['baseline']]['protocol']
-        if told := {name: run for name, run in runs.items() if 'cosine' in run.get('outcome', {})}:
-            kept['affinity'] = {name: _affinity(run) for name, run in told.items()}
+        drawn = {name: task_panels.affinities(run) for name, run in runs.items()}
+        if told := {name: found for name, found in drawn.items() if found}:
+            kept['affinity'] = {name: _affinity(runs[name]) for name in told}
         flags = {name: run['warnings'] for name, run in runs.items() if run.get('warnings')}
     else:
         runs = {results['name']: results}
@@ -61,20 +62,26 @@ def keep(directory: Path) -> Path:
         looks = canvas.styles(kept['arms'], kept['baseline'])
         rows, metric = kept['comparison'], kept['metric']
         counted = len({row.get(tables.AXIS) for row in rows}) > 1
-        figure = (
+        figure = task_panels.by_setting(kept) or (
             figures.scores(rows, tables.AXIS, looks, metric)
             if counted
             else figures.dots(rows, looks, metric)
         )
         figure.savefig(path.with_suffix('.png'), dpi=160)
+        for name, found in told.items():
+            for measure, figure in found.items():
+                figure.savefig(KEPT / f'{path.stem}_{name}_{measure}.png', dpi=160)
     return path
 
 
 def _affinity(run: dict) -> dict:
-    """Task -> task -> the cosine of their gradients, the mean of a run's members."""
-    mean = np.mean(run['outcome']['cosine'], axis=0).round(4).tolist()
-    tasks = list(run['tasks'])
-    return {one: dict(zip(tasks, row, strict=True)) for one, row in zip(tasks, mean, strict=True)}
+    """Measure -> task -> task -> how they bear on each other, the mean of a run's members."""
+    tasks, found = list(run['tasks']), {}
+    for measure in task_panels.AFFINITIES:
+        mean = np.mean(run['outcome'][measure], axis=0).round(6).tolist()
+        pairs = zip(tasks, mean, strict=True)
+        found[measure] = {one: dict(zip(tasks, row, strict=True)) for one, row in pairs}
+    return found
 
 
 def renew(text: str, marker: str, table: str) -> str:

@@ -33,7 +33,12 @@ def test_affinities_are_told_and_drawn(tmp_path):
     cosine = np.array(found['outcome']['cosine'])
     assert cosine.shape == (1, 2, 2)
     np.testing.assert_allclose(cosine[0].diagonal(), 1, 1e-3)
-    assert 'Task affinity, cosine' in (tmp_path / 'report.html').read_text()
+    ahead = np.array(found['outcome']['lookahead'])
+    assert ahead.shape == (1, 2, 2)
+    assert (ahead[0].diagonal() > 0).all()
+    page = (tmp_path / 'report.html').read_text()
+    assert 'Tasks: cosine of gradients' in page
+    assert 'Tasks: inter-task affinity' in page
 
 
 def test_study_judges_every_task_by_its_twin(tmp_path):

@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 
-from launch import results, results_tables
+from launch import results, results_cells, results_tables
 from tests import runs
+from tljax.report import task_panels
 
 
 def row(arm, mean, count=None, **other):
@@ -41,14 +42,76 @@ def test_a_row_a_label_count():
 
 def test_affinities_of_tasks_are_kept_and_shown():
     told = {'tasks': {'a': {}, 'b': {}}}
-    told['outcome'] = {'cosine': [[[1, 0.25], [0.25, 1]], [[1, 0.75], [0.75, 1]]]}
+    told['outcome'] = {
+        'cosine': [[[1, 0.25], [0.25, 1]], [[1, 0.75], [0.75, 1]]],
+        'lookahead': [[[0.03, 0.01], [-0.002, 0.04]]] * 2,
+    }
     found = results._affinity(told)
-    assert found == {'a': {'a': 1, 'b': 0.5}, 'b': {'a': 0.5, 'b': 1}}
+    assert found['cosine'] == {'a': {'a': 1, 'b': 0.5}, 'b': {'a': 0.5, 'b': 1}}
+    assert found['lookahead']['b'] == {'a': -0.002, 'b': 0.04}
     rows = [row(arm, 0.5) for arm in STUDY['arms']]
     study = STUDY | {'comparison': rows, 'affinity': {'plain': found}}
     lines = results_tables.studies({'toys': study}).splitlines()
     at = lines.index('| cosine of gradients, plain | a | b |')
     assert lines[at + 2 : at + 4] == ['| a | 1.00 | 0.50 |', '| b | 0.50 | 1.00 |']
+    at = lines.index('| inter-task affinity, plain | a | b |')
+    assert lines[at + 3] == '| b | -0.0020 | 0.0400 |'
+
+
+def of_tasks():
+    """A study of two tasks, the second a regression, with widths."""
+    arms = {'single': (0.875, 0.5), 'plain': (0.75, 0.25), 'width_50': (0.5, 0.75)}
+    found = {
+        task: {
+            'metric': f'{task}_{score}',
+            'lower': score == 'rmse',
+            'rows': [row(arm, means[i], ci95=0.01, reason=None) for arm, means in arms.items()],
+        }
+        for i, (task, score) in enumerate((('a', 'accuracy'), ('b', 'rmse')))
+    }
+    found['a']['rows'][1] |= {'delta_ci95': 0.0, 'reason': 'all differences are equal'}
+    changes = {'plain': [0.25, None, 0.125], 'width_50': [-0.5, -0.25, None]}
+    sizes = {'single': 4000, 'plain': 2000, 'width_50': 500}
+    tasks = {'verdicts': found, 'relative_change': changes, 'parameters': sizes}
+    comparison = [row(arm, 0.5) for arm in ('plain', 'width_50')]
+    study = {'arms': ['plain', 'width_50'], 'comparison': comparison, 'tasks': tasks}
+    return STUDY | study | {'command': 'launch/train.py --config configs/multitask.py:toys'}
+
+
+def test_tasks_stand_beside_the_runs_that_learn_one(tmp_path, monkeypatch):
+    published = {'single': '87.6 / 40.00 (Ada)', 'plain': '75.05 / 25.10 (Ada, a / b)'}
+    (tmp_path / 'published.json').write_text(json.dumps({'toys': published}))
+    monkeypatch.setattr(results_cells, 'PUBLISHED', tmp_path / 'published.json')
+    lines = results_tables.studies({'toys': of_tasks()}).splitlines()
+    at = lines.index('|  | a accuracy | b rmse | Δm, % | parameters | published |')
+    assert lines[at + 2] == (
+        '| single | 87.5 ± 1.0 | 0.500 ± 0.010 |  | 4,000 | 87.6 / 40.00 (Ada)<br>-0.1 / 0 |'
+    )
+    assert lines[at + 3] == (
+        '| plain | 75.0 ± 1.0<br>+25.0 ± 0.0: helps (all differences are equal) | '
+        '0.250 ± 0.010<br>-0.250 ± 0.020: helps | +18.75 | 2,000 | '
+        '75.05 / 25.10 (Ada, a / b)<br>-0.05 / -0.10 |'
+    )
+    assert '![Accuracy of each task by setting](configs/results/toys.png)' in lines
+    (line,) = results_tables.glance({'toys': of_tasks()}).splitlines()[2:]
+    assert line == '| Toys | single | 87.5 / 0.500 | plain | 75.0 / 0.250 | Δm +18.75 % |'
+
+
+def test_a_figure_of_settings_has_each_task_and_its_run_alone():
+    (axes,) = task_panels.by_setting(of_tasks()).axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines['a'] == [[50, 50], [100, 75]]
+    assert [line.get_ydata()[0] for line in axes.lines if line.get_label()[0] == '_'] == [87.5]
+    assert not any('b' in label for label in lines)  # which is no accuracy
+    few = of_tasks()
+    few['arms'] = ['plain', 'a_1_in_10']
+    few['tasks']['verdicts']['a']['rows'][2]['arm'] = 'a_1_in_10'
+    (axes,) = task_panels.by_setting(few).axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines['a'] == [[10, 50], [100, 75]]
+    assert lines['a alone'] == [[10, 50 - 0], [100, 50]]
+    assert axes.get_xlabel() == 'labels of a that are kept, %'
+    assert task_panels.by_setting(STUDY) is None
 
 
 def test_at_a_glance_a_study_is_its_best_arm_at_the_fewest_labels():
@@ -66,7 +129,7 @@ def test_at_a_glance_a_study_is_its_best_arm_at_the_fewest_labels():
 
 def test_a_row_an_arm_with_selections_and_what_was_published(tmp_path, monkeypatch):
     (tmp_path / 'published.json').write_text(json.dumps({'toys': {'better': '76.5 (Ada 1843)'}}))
-    monkeypatch.setattr(results_tables, 'PUBLISHED', tmp_path / 'published.json')
+    monkeypatch.setattr(results_cells, 'PUBLISHED', tmp_path / 'published.json')
     last = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 0.875), strict=True)]
     oracle = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.625, 0.75, 1), strict=True)]
     study = STUDY | {'ceiling': 'top', 'comparison': last, 'selection': 'last'}
@@ -85,7 +148,7 @@ def test_what_was_published_is_of_the_pair_and_of_the_protocol(tmp_path, monkeyp
     (tmp_path / 'published.json').write_text(
         json.dumps({'folder:a,folder:b': {'better': '80.0 (Ada)', 'top': '99.0 (Ada, sampled)'}})
     )
-    monkeypatch.setattr(results_tables, 'PUBLISHED', tmp_path / 'published.json')
+    monkeypatch.setattr(results_cells, 'PUBLISHED', tmp_path / 'published.json')
     rows = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 0.875), strict=True)]
 
     def cells(behind, name='toys'):
@@ -162,7 +225,7 @@ def test_one_seed_has_no_spread():
 
 
 def test_published_numbers_are_text_with_digits():
-    for reported in json.loads(results_tables.PUBLISHED.read_text()).values():
+    for reported in json.loads(results_cells.PUBLISHED.read_text()).values():
         assert all(re.match(r'\d\d\.\d', text) for text in reported.values())
 
 

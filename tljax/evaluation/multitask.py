@@ -1,5 +1,6 @@
 """Scores of several tasks over a whole stream, of the examples that have the label."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
@@ -124,8 +125,9 @@ def compare(
 
     Returns:
       'verdicts': by task its 'metric', whether 'lower' is better and the 'rows' of
-      `verdict.compare`, that of the usual twin, 'single', first; and 'relative_change': by arm
-      Delta_m of every member that has its twins, by the order of the arm's members.
+      `verdict.compare`, that of the usual twin, 'single', first; 'relative_change': by arm
+      Delta_m of every member that has its twins, by the order of the arm's members; and
+      'parameters': how many each arm has, and as 'single' those of the usual twins together.
 
     Raises:
       ValueError: a run has no score of a task.
@@ -145,7 +147,12 @@ def compare(
         verdicts[task] = {'metric': name, 'lower': how['lower_is_better'], 'rows': rows}
     lower = {task: one['lower'] for task, one in verdicts.items()}
     changes = {arm: _changes(results, twins[arm], lower, stream) for arm, results in arms.items()}
-    return {'verdicts': verdicts, 'relative_change': changes}
+    count = lambda run: sum(math.prod(one['shape']) for one in run.get('parameters', ()))
+    sizes = {
+        'single': sum(map(count, usual.values())),
+        **{a: count(run) for a, run in arms.items()},
+    }
+    return {'verdicts': verdicts, 'relative_change': changes, 'parameters': sizes}
 
 
 def of_task(results: Mapping, task: str, stream: str, who: str) -> tuple[str, dict]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tljax import verdict, wording
-from tljax.report import canvas, facts, panels, selections
+from tljax.report import canvas, facts, panels, selections, task_panels
 from tljax.report.headline import headline
 from tljax.report.panels import Question, chip
 from tljax.report.records import Run, Study
@@ -39,7 +39,7 @@ def build(record: Run | Study) -> dict[str, Any]:
         'choices': panels.choices(question),
         'confusion': panels.confusions(question, winner),
         'features': panels.features(question),
-        'tasks': panels.tasks(record),
+        'tasks': task_panels.section(record),
         'pictures': panels.pictures(record),
         'facts': facts.of_record(record),
         'command': results.get('command', ''),

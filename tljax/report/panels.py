@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from tljax import verdict, wording
+from tljax import wording
 from tljax.report import canvas, facts, figures
 from tljax.report.records import Run, Study, array
 from tljax.wording import Row
@@ -66,7 +66,7 @@ def _score_figure(question: Question, rows: Sequence[Row], key: str) -> dict[str
     kind = 'Bands' if axis else 'Bars'
     caption = f'{wording.capital(question.score)}{against}. {kind}: 95 % interval over seeds.'
     alt = f'{wording.capital(question.score)}{against}. {_spoken(rows, "mean", metric)}'
-    return {'svg': _svg(figure, alt, key), 'caption': caption}
+    return {'svg': inline(figure, alt, key), 'caption': caption}
 
 
 def _gain_figure(question: Question, rows: Sequence[Row], key: str) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _gain_figure(question: Question, rows: Sequence[Row], key: str) -> dict[str,
     name = wording.arm_label(base)
     alt = f'Difference to {name}. {_spoken(compared, "delta_mean", metric)}'
     caption = f'Paired difference to {name} with its 95 % interval. Filled: it excludes zero.'
-    return {'svg': _svg(figure, alt, key), 'caption': caption}
+    return {'svg': inline(figure, alt, key), 'caption': caption}
 
 
 def learning_curves(question: Question) -> dict[str, Any] | None:
@@ -96,7 +96,7 @@ def learning_curves(question: Question) -> dict[str, Any] | None:
         losses = facts.training_losses(run)
         panels += [('training', name, {arm: line}, None) for name, line in losses]
     svgs = [
-        _svg(
+        inline(
             figures.curves(lines, question.looks, metric, title=title, limits=limits, marks=marks),
             *(f'{metric} against step, {title or question.score}', f'curve{i}'),
         )
@@ -110,7 +110,7 @@ def choices(question: Question) -> dict[str, Any] | None:
     shown, note = _lines_by_setting(question, facts.choice)
     limits = _limits([line for _, lines in shown for line in lines.values()])
     svgs = [
-        _svg(
+        inline(
             figures.curves(
                 lines, question.looks, 'accuracy', title=title, limits=limits, over='strength'
             ),
@@ -163,7 +163,7 @@ def confusions(question: Question, winner: Row | None) -> dict[str, Any] | None:
     classes, svg = facts.class_names(run, len(counts)), None
     if len(counts) <= _MOST_CLASSES:
         alt = f'Confusion matrix of {wording.arm_label(winner["arm"])}; the diagonal is right.'
-        svg = _svg(figures.confusion(counts, classes, look.colour), alt, 'confusion')
+        svg = inline(figures.confusion(counts, classes, look.colour), alt, 'confusion')
     return {
         **chip(winner['arm'], look),
         **{'setting': wording.setting_label(wanted), 'members': len(chosen), 'svg': svg},
@@ -182,7 +182,7 @@ def features(question: Question) -> dict[str, Any] | None:
             title = wording.arm_label(arm) if len(question.arms) > 1 else ''
             figure = figures.features(**found, classes=classes, title=title)
             alt = f'Features of {wording.arm_label(arm)} in the plane, by class and domain.'
-            panels.append(_svg(figure, alt, f'features{len(panels)}'))
+            panels.append(inline(figure, alt, f'features{len(panels)}'))
     if not panels:
         return None
     caption = (
@@ -190,54 +190,6 @@ def features(question: Question) -> dict[str, Any] | None:
         'are classes, dots are the source and open triangles the target.'
     )
     return {'panels': panels, 'caption': caption}
-
-
-def tasks(record: Run | Study) -> dict[str, Any] | None:
-    """The verdicts by task of a study, its mean relative changes, and the tasks' affinities."""
-    found = record.results.get('tasks', {}) if isinstance(record, Study) else {}
-    lines = [
-        {
-            'task': wording.arm_label(task),
-            'arm': wording.arm_label(row['arm']),
-            'score': wording.plus_minus(row['mean'], row['ci95'], one['metric']),
-            'metric': one['metric'].rpartition('_')[2],
-            'delta': wording.plus_minus(
-                row['delta_mean'], row['delta_ci95'], one['metric'], signed=True
-            )
-            if row['verdict'] not in wording.UNJUDGED
-            else '',
-            'verdict': row['verdict'] if row['verdict'] not in wording.UNJUDGED else '',
-            'mark': wording.MARKS[row['verdict']],
-        }
-        for task, one in found.get('verdicts', {}).items()
-        for row in one['rows']
-    ]
-    changes = {
-        wording.arm_label(arm): wording.plus_minus(*_mean_and_half(known), signed=True)
-        for arm, values in found.get('relative_change', {}).items()
-        if (known := [value for value in values if value is not None])
-    }
-    panels = _affinities(record)
-    return {'lines': lines, 'changes': changes, 'panels': panels} if lines or panels else None
-
-
-def _mean_and_half(values: Sequence[float]) -> tuple[float | None, float | None]:
-    mean, _, half = verdict.interval(values)
-    return mean, half
-
-
-def _affinities(record: Run | Study) -> list[Markup]:
-    """A heat map for each run and measure, mean over members."""
-    runs = record.runs.values() if isinstance(record, Study) else [record]
-    panels = []
-    for run in runs:
-        for name, values in run.results.get('outcome', {}).items():
-            if name in ('cosine', 'lookahead') and 'tasks' in run.results:
-                title = f'{name} of {wording.arm_label(run.results["name"])}'
-                matrix = array(values).mean(axis=0)
-                figure = figures.affinity(matrix, list(run.results['tasks']), title)
-                panels.append(_svg(figure, f'Task affinity, {title}', f'affinity{len(panels)}'))
-    return panels
 
 
 def pictures(record: Run | Study) -> list[dict[str, str]]:
@@ -293,5 +245,5 @@ def _spoken(rows: Sequence[Row], key: str, metric: str) -> str:
     return '; '.join(parts) + '.'
 
 
-def _svg(figure: Figure, alt: str, key: str) -> Markup:
+def inline(figure: Figure, alt: str, key: str) -> Markup:
     return Markup(canvas.to_svg(figure, alt, key))  # to_svg escapes all text
