@@ -12,6 +12,7 @@ from tljax.evaluation import multitask
 from tljax.losses.multitask import gradnorm
 from tljax.losses.surgery import mgda
 from tljax.methods.multitask import check
+from tljax.methods.networks import encoder
 from tljax.methods.task_gradients import affinities, of_tasks
 from tljax.methods.task_network import TaskNetwork, joined
 from tljax.prepare import build_method, prepare
@@ -324,3 +325,30 @@ def test_tasks_of_one_name_have_to_be_alike():
     c.data.evaluate.test.update(classes=(0, 1, 2))
     with pytest.raises(ValueError, match="task 'label' is Task"):
         prepare(configs.checked(c))
+
+
+def test_a_branched_net_is_its_layers_task_by_task():
+    """At a stage of convolutions and norms, by its formula; MGDA-UB reads the maps there."""
+    tasks = {'a': Task('classification', ('x', 'y')), 'b': Task('regression', ('v',))}
+    c = config(balancer='mgda', at='features', branch='stage1')
+    c.net = {'name': 'resnet', 'widths': (4, 8, 8), 'input': {'size': 8, 'channels': 1}}
+    spec = Spec((8, 8, 1), ('x', 'y'), tasks=tasks)
+    method = build_method(configs.checked(c), spec)
+    params, mutable = method.init(jax.random.key(0), spec)
+    assert set(params['encoder']) == {'stem', 'stage1'}
+    image = jax.random.uniform(jax.random.key(1), (4, 8, 8, 1))
+    found = method.predict(params, mutable, image)['tasks']
+    net = encoder(configs.checked(c))
+    for task in tasks:
+        own = params['head'][f'{task}_branch']
+        values = {'params': {**params['encoder'], **own}}
+        for name, tree in mutable['encoder'].items():
+            values[name] = {**tree, **mutable['head'][name][f'{task}_branch']}
+        z = net.apply(values, net.input.normalise(image))
+        head = params['head'][task]
+        np.testing.assert_allclose(found[task], z @ head['kernel'] + head['bias'], 1e-4, 1e-5)
+    label = {'a': jnp.array([0, 1, 1, 0]), 'b': jnp.ones((4, 1))}
+    learn = method.phases[0].players[0].loss
+    batch = {'source': {'image': image, 'label': label}}
+    slope = jax.grad(lambda p: learn(p, mutable, batch, HP, jax.random.key(2))[0])(params)
+    assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slope['encoder']))
