@@ -35,6 +35,7 @@ import collections
 import csv
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -54,6 +55,17 @@ class Layout(NamedTuple):
     columns: list[str]
     cells: Callable[[Row, int], list[str]]  # with so many digits
     entry: Callable[[Row], dict]  # as JSON
+
+
+def finite(text: str) -> float:
+    """A number that others can be less than.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f'{text} is no finite number')
+    return number
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -174,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--only_new', action='store_true', help="without the run's own classes")
     parser.add_argument('--verify', action='store_true', help='are two images of one class?')
     parser.add_argument('--invert', action='store_true', help='black for white, before all else')
-    parser.add_argument('--threshold', type=float, help='lambda (default: that of the run)')
+    parser.add_argument('--threshold', type=finite, help='lambda (default: that of the run)')
     parser.add_argument('--top', type=_positive, default=1, help='classes an image (default: 1)')
     return parser
 

@@ -143,8 +143,15 @@ def test_galleries_are_extended_and_checked(run, folder, tmp_path):
         (tmp_path / 'b.npz').write_bytes(damaged)
         with pytest.raises(ValueError, match=r"b\.npz: can't be read as a gallery"):
             gallery.load(tmp_path / 'b.npz', model)
+    for wrong in (one.features[:-1], one.features * np.nan):
+        gallery.save(one._replace(features=wrong), tmp_path / 'c.npz')
+        with pytest.raises(ValueError, match=r"c\.npz: can't be read as a gallery .*enrol again"):
+            gallery.load(tmp_path / 'c.npz', model)
     with pytest.raises(ValueError, match=r'saved as \.npz'):
         gallery.save(one, tmp_path / 'a.txt')
+    image = next((folder / 'ask').rglob('*.png'))
+    with pytest.raises(ValueError, match=r'\.png: is no folder of images, nor a gallery'):
+        gallery.open_(model, image)
 
 
 def test_a_gallery_is_of_weights_and_not_of_a_place(run, folder, tmp_path, monkeypatch):

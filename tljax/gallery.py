@@ -69,6 +69,8 @@ def enrol(model: Model, folder: Path) -> Gallery:
       ValueError: there are no images, or one cannot be read.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f'{folder}: is no folder of images, nor a gallery that was saved as .npz')
     paths = find([folder])
     inner = [path.relative_to(folder) for path in paths]
     names = tuple(path.parts[0] if len(path.parts) > 1 else path.stem for path in inner)
@@ -133,6 +135,9 @@ def load(path: Path, model: Model) -> Gallery:
             names = tuple(map(str, file['names']))
             words = (str(file[name]) for name in ('metric', 'run', 'identity'))
             found = Gallery(file['features'], names, *words)
+        if found.features.shape[:-1] != (len(names),) or not np.isfinite(found.features).all():
+            shape = list(found.features.shape)
+            raise ValueError(f'features {shape} of {len(names)} names, or not all finite')
     except Exception as error:  # np.load raises whatever its zip and npy readers raise
         raise ValueError(f"{path}: can't be read as a gallery ({error}); enrol again") from None
     if found.identity != identity(model):

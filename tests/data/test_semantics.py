@@ -105,6 +105,11 @@ def test_a_missing_word_is_named_with_near_misses(kind, tmp_path):
         ('w.bin', '3 4\nhorse ', r'w.bin: .*ends before its 3 words do'),
         ('w.json', '{"polar": [1], "bear": [-1], "horse": [1]}', "class 'polar bear' is all 0"),
         ('w.json', '{"polar": [NaN], "bear": [1], "horse": [1]}', "'polar bear' is not finite"),
+        ('w.json', '{"polar": {"x": 1}, "bear": [1], "horse": [1]}', "w.json: can't be read as"),
+        ('w.json', '{"polar": 1, "bear": 2, "horse": 3}', r"'polar' is \[\]; expected one row"),
+        ('w.json', '{"polar": [1, 2], "bear": [1], "horse": [1]}', r"'polar' is \[2\]; .*\[1\]"),
+        ('w.npz', '', "w.npz: can't be read as word vectors"),
+        ('w.npz', 'PK\x03\x04', "w.npz: can't be read as word vectors"),
     ],
 )
 def test_bad_word_vectors(name, text, message, tmp_path):
@@ -201,6 +206,35 @@ def test_sentences_go_through_the_library(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'sentence_transformers', stand_in)
     found = semantics.load((f'text:{file}#tiny',), CLASSES)
     np.testing.assert_array_equal(found.vectors, [[5, 4], [28, 4]])
+    for text, message in (
+        ('horse,A large animal, with hooves.\n', r"'horse,A large .*' is not class,TEXT; .*quotes"),
+        ('horse\n', "'horse' is not class,TEXT"),
+        ('horse,Big\nHorse,Small\n', "class 'Horse' is there twice"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            semantics.load((f'text:{file}',), ('horse',))
+
+
+def test_a_table_of_another_alphabet_is_named(tmp_path):
+    file = tmp_path / 't.csv'
+    file.write_bytes('class,a\ncafé,1\n'.encode('latin-1'))
+    with pytest.raises(ValueError, match=r't\.csv: is not UTF-8 .*in Excel as "CSV UTF-8"'):
+        semantics.load((f'csv:{file}',), ('café',))
+
+
+@pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+        (['horse', '', 'ox'], 'allclasses_names holds nothing in cell 2'),
+        (['horse', 'ox', 'Horse'], "allclasses_names holds 'Horse' twice in cell 3"),
+    ],
+)
+def test_names_of_matlab_files_are_told_apart(names, message, tmp_path):
+    cells = np.array([[name] for name in names], object)
+    savemat(tmp_path / 'att_splits.mat', {'att': np.ones((2, 3)), 'allclasses_names': cells})
+    with pytest.raises(ValueError, match=message):
+        semantics.load((f'xian:{tmp_path}',), ('horse',))
 
 
 @pytest.mark.parametrize('spec', ['t.csv', 'cvs:t.csv', 'csv:'])

@@ -62,6 +62,8 @@ def test_xian_numbers_are_from_one(tmp_path):
         ({'trainval_loc': [[0]]}, 'trainval_loc holds 0; expected 1..9, the number of features'),
         ({'val_loc': None}, 'att_splits.mat: has no variable val_loc; did you mean'),
         ({'features': np.full((2, 9), np.nan)}, 'row 0 has features that are not finite'),
+        ({'test_unseen_loc': [[3], [4]]}, "trainval_loc and test_unseen_loc .* of 'ox'"),
+        ({'val_loc': [[1], [5]]}, "train_loc and val_loc both hold examples of 'ox'"),
     ],
 )
 def test_bad_xian_files(changes, message, tmp_path):
@@ -111,6 +113,23 @@ def test_bad_awa_files(changes, message, tmp_path):
     awa(tmp_path, **changes)
     with pytest.raises(ValueError, match=message):
         sources.load(f'awa:{tmp_path}#surf', 'trainval')
+
+
+@pytest.mark.parametrize(
+    ('write', 'message'),
+    [
+        (lambda file: file.write_bytes(b''), "a.npz: can't be read as .npz"),
+        (lambda file: file.write_text('none'), "a.npz: can't be read as .npz"),
+        (lambda file: np.savez(file, surf=np.ones((2, 3))), 'a.npz: has no labels y'),
+        (lambda file: np.savez(file, y=np.ones(2)), r'a.npz: has no features \[N, D\] beside y'),
+    ],
+)
+def test_awa_arrays_that_are_none(write, message, tmp_path):
+    awa(tmp_path)
+    (tmp_path / 'features.npz').unlink()
+    write(tmp_path / 'a.npz')
+    with pytest.raises(ValueError, match=message):
+        sources.load(f'awa:{tmp_path}', 'trainval')
 
 
 def test_awa_names_that_are_not_there(tmp_path):

@@ -51,7 +51,7 @@ def open_npz(path: str, pixels: decode.Pixels) -> Dataset:
       ValueError: the file or its arrays are not like that; the message says what was found.
     """
     file = Path(path).expanduser()
-    arrays = _load(file)
+    arrays = load_arrays(file)
     classes = arrays.pop('classes', None)
     tasks, targets = from_arrays(str(file), arrays)
     tables = {}
@@ -100,7 +100,12 @@ def _fetch(name: str, images: np.ndarray, pixels: decode.Pixels, row: int) -> np
     return decode.from_array(images[row], f'{name} row {row}', pixels)
 
 
-def _load(file: Path) -> dict[str, np.ndarray]:
+def load_arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name.
+
+    Raises:
+      ValueError: there is no such file, or it cannot be read.
+    """
     if not file.is_file():
         raise ValueError(f'{file}: there is no such file; expected an .npz with image and label')
     try:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tljax.data.splits import did_you_mean
+from tljax.data.splits import did_you_mean, read_text
 from tljax.types import Task
 
 Source = TypeVar('Source')  # of tljax.data.sources, which imports this
@@ -128,14 +128,8 @@ def read_csv(file: Path) -> tuple[list[str], dict[str, Task], dict[str, np.ndarr
 
 
 def _rows(file: Path) -> list[list[str]]:
-    """The lines of a table that are not empty; with or without the mark that Excel begins with."""
-    with file.open(newline='', encoding='utf-8-sig') as lines:
-        try:
-            return [row for row in csv.reader(lines) if row] or [[]]
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f'{file}: is not UTF-8 ({error.reason}); save it as UTF-8, in Excel as "CSV UTF-8"'
-            ) from error
+    """The lines of a table that are not empty."""
+    return [row for row in csv.reader(read_text(file).splitlines(keepends=True)) if row] or [[]]
 
 
 def column(cells: Sequence[str]) -> tuple[Task, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tljax.data import words
-from tljax.data.splits import did_you_mean
+from tljax.data.splits import did_you_mean, read_text
 from tljax.data.words import plain
 from tljax.types import Embeddings
 
@@ -113,7 +113,8 @@ def xian(folder: Path, which: str, classes: Sequence[str]) -> np.ndarray:
     """The matrix WHICH of att_splits.mat [A, C]: 'att' (the default), 'original_att' or 'wv'."""
     which = which or 'att'
     found = matlab(folder / 'att_splits.mat', (which, 'allclasses_names'))
-    names, matrix = strings(found['allclasses_names']), found[which]
+    names = class_names(found['allclasses_names'], f'{folder}/att_splits.mat')
+    matrix = found[which]
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
         raise ValueError(
             f'{folder}/att_splits.mat: {which} is {list(matrix.shape)}; expected [A, {len(names)}]'
@@ -151,9 +152,18 @@ def matlab(file: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     return {name: found[name] for name in names}
 
 
-def strings(cells: np.ndarray) -> list[str]:
-    """A MATLAB cell array of strings as a list."""
-    return [str(np.ravel(cell)[0]).strip() for cell in np.ravel(cells)]
+def class_names(cells: np.ndarray, where: str) -> list[str]:
+    """A MATLAB cell array of names as a list.
+
+    Raises:
+      ValueError: one is empty, or there twice.
+    """
+    names = [' '.join(map(str, np.ravel(cell))).strip() for cell in np.ravel(cells)]
+    for i, name in enumerate(names):
+        if not name or plain(name) in map(plain, names[:i]):
+            what = f'{name!r} twice' if name else 'nothing'
+            raise ValueError(f'{where}: allclasses_names holds {what} in cell {i + 1}')
+    return names
 
 
 def table(file: Path, which: str, classes: Sequence[str]) -> np.ndarray:
@@ -228,7 +238,15 @@ def sentences(file: Path, which: str, classes: Sequence[str]) -> np.ndarray:
 
     WHICH is the model, a name on the Hugging Face hub or a folder; by default `SENTENCES`.
     """
-    described = {row[0]: row[1] for row in csv.reader(lines(file)) if len(row) > 1}
+    described: dict[str, str] = {}
+    for row in csv.reader(lines(file)):
+        if len(row) != 2 or not row[1].strip():
+            raise ValueError(
+                f'{file}: {",".join(row)!r} is not class,TEXT; put a text with commas in quotes'
+            )
+        if plain(row[0]) in map(plain, described):
+            raise ValueError(f'{file}: class {row[0].strip()!r} is there twice')
+        described[row[0].strip()] = row[1].strip()
     return encode(of_classes(described, classes, str(file)).tolist(), which)
 
 
@@ -251,11 +269,9 @@ def lines(file: Path) -> list[str]:
     """The lines of a text file that are not empty.
 
     Raises:
-      ValueError: there is no such file.
+      ValueError: there is no such file, or it is not UTF-8.
     """
-    if not file.is_file():
-        raise ValueError(f'{file}: there is no such file')
-    return [line for line in file.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
+    return [line for line in read_text(file).splitlines() if line.strip()]
 
 
 def unnamed(place: Path, which: str) -> tuple[str, ...]:

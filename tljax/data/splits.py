@@ -7,6 +7,7 @@ Every kind of source understands the split syntax of TFDS with its rounding: `tr
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -140,3 +141,19 @@ def stratified(labels: np.ndarray, share: float, seed: int = 0) -> tuple[np.ndar
         count = min(max(round(share * len(rows)), 1), len(rows) - 1)
         second[rows[:count]] = True
     return np.flatnonzero(~second), np.flatnonzero(second)
+
+
+def read_text(file: Path) -> str:
+    """A text file as it is, with or without the mark that Excel begins with.
+
+    Raises:
+      ValueError: there is no such file, or it is not UTF-8.
+    """
+    if not file.is_file():
+        raise ValueError(f'{file}: there is no such file')
+    try:
+        return file.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f'{file}: is not UTF-8 ({error.reason}); save it as UTF-8, in Excel as "CSV UTF-8"'
+        ) from error

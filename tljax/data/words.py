@@ -34,8 +34,16 @@ def of_classes(file: Path, which: str, classes: Sequence[str]) -> np.ndarray:
             spelt = plain(word)
             if spelt in wanted and (spelt not in known or word in classes):
                 known[spelt] = np.asarray(vector, np.float32)
-    except (ValueError, IndexError, KeyError) as error:
+    except Exception as error:  # each reader raises its own
         raise ValueError(f"{file}: can't be read as word vectors ({error})") from None
+    shapes = {word: vector.shape for word, vector in known.items()}
+    usual = statistics.mode(shapes.values()) if shapes else ()
+    for word, shape in shapes.items():
+        if shape != usual or len(shape) != 1:
+            raise ValueError(
+                f'{file}: the vector of {word!r} is {list(shape)}; expected one row of numbers, as '
+                f'many as others have ({list(usual)})'
+            )
     return np.stack([_phrase(plain(name), known, vocabulary, file) for name in classes])
 
 

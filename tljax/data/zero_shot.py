@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from tljax.data import decode
-from tljax.data.semantics import lines, matlab, plain, strings
+from tljax.data.inmemory import load_arrays
+from tljax.data.semantics import class_names, lines, matlab, plain
 from tljax.data.splits import Dataset, Part, did_you_mean, stratified
 
 XIAN_SPLITS = {
@@ -41,16 +42,23 @@ def open_xian(place: str, pixels: decode.Pixels) -> Dataset:
     folder = Path(place).expanduser()
     about = matlab(folder / 'att_splits.mat', ('allclasses_names', *XIAN_SPLITS.values()))
     found = matlab(folder / 'res101.mat', ('features', 'labels'))
-    names = tuple(plain(name) for name in strings(about['allclasses_names']))
+    file = f'{folder}/att_splits.mat'
+    names = tuple(map(plain, class_names(about['allclasses_names'], file)))
     vectors = np.ascontiguousarray(found['features'].T, np.float32)
     labels = _from_one(found['labels'], len(names), f'{folder}/res101.mat: labels', 'classes')
     if len(labels) != len(vectors):
         raise ValueError(f'{folder}/res101.mat: {len(labels)} labels of {len(vectors)} features')
     splits = {}
     for split, variable in XIAN_SPLITS.items():
-        where = f'{folder}/att_splits.mat: {variable}'
+        where = f'{file}: {variable}'
         rows = _from_one(about[variable], len(vectors), where, 'features of res101.mat')
         splits[split] = rows
+    for one, other in (('trainval', 'test_unseen'), ('train', 'val')):
+        if both := {*labels[splits[one]]} & {*labels[splits[other]]}:
+            raise ValueError(
+                f'{file}: {XIAN_SPLITS[one]} and {XIAN_SPLITS[other]} both hold examples of '
+                f'{names[min(both)]!r}; no class may be in both'
+            )
     return vectors_of(str(folder), names, vectors, labels, with_validation(splits, labels))
 
 
@@ -80,8 +88,12 @@ def open_awa(place: str, pixels: decode.Pixels) -> Dataset:
     folder = Path(path).expanduser()
     names = tuple(plain(line.split()[-1]) for line in lines(folder / 'classes.txt'))
     arrays, file = _npz_of(folder)
-    labels = arrays.pop('y', np.zeros(0)).astype(np.int32)
+    if 'y' not in arrays:
+        raise ValueError(f'{file}: has no labels y; {did_you_mean("y", arrays)}')
+    labels = arrays.pop('y').astype(np.int32)
     features = {name: one for name, one in arrays.items() if one.ndim == 2}
+    if not features or not labels.size:
+        raise ValueError(f'{file}: has no features [N, D] beside y; {did_you_mean("", arrays)}')
     chosen = which.split('+') if which else list(features)
     for name in chosen:
         if name not in features:
@@ -119,8 +131,7 @@ def _npz_of(folder: Path) -> tuple[dict[str, np.ndarray], Path]:
     files = sorted(folder.glob('*.npz'))
     if len(files) != 1:
         raise ValueError(f'{folder}: holds {len(files)} .npz files; expected one, with features')
-    with np.load(files[0], allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}, files[0]
+    return load_arrays(files[0]), files[0]
 
 
 def _shares(histograms: np.ndarray) -> np.ndarray:
