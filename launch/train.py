@@ -69,15 +69,14 @@ def parse(argv: list[str]):
     # 'from' is a word of Python, which the flags' parser would stumble over.
     argv = [re.sub(r'\.from\b(?==|$)', "['from']", argument) for argument in argv]
     found = flags.FlagValues()
-    # New keys pass here: tljax.config.checked tells the unknown ones, and what would be near.
-    new = {'lock_config': False, 'accept_new_attributes': True}
-    config_flags.DEFINE_config_file('config', '', flag_values=found, sys_argv=argv, **new)
+    config_flags.DEFINE_config_file('config', '', flag_values=found, sys_argv=[''])
     flags.DEFINE_string('workdir', '', 'The run directory.', flag_values=found)
     path = re.search(r'(?:^|\0)--?config[=\0]([^\0:]*)', '\0'.join(argv))
     if path and not Path(path[1]).is_file():
         raise ValueError(f'--config {path[1]}: there is no such file')
     try:
-        extra = found(argv)[1:]
+        rest = found(argv, known_only=True)
+        config, extra = changed(found.config, rest) if path else (None, [])
     except Exception as error:  # a config file may raise anything
         raise ValueError(explain(error, path[1] if path else '')) from error
     if not path or not found.workdir:
@@ -85,7 +84,27 @@ def parse(argv: list[str]):
         raise ValueError(f'--{missing} is missing; see python launch/train.py --help')
     if extra:
         raise ValueError(f'unexpected arguments: {" ".join(extra)}')
-    return found.config, Path(found.workdir)
+    return config, Path(found.workdir)
+
+
+def changed(config, argv: list[str]):
+    """The config with the changes --config.KEY=VALUE, and the other arguments."""
+    config.unlock()
+    for argument in argv[1:]:
+        keys = re.findall(r"[^.\['\]]+", argument.partition('=')[0])[1:]
+        if keys[:1] == ['runs'] and len(keys) > 2 and keys[1] in config.get('runs', ()):
+            run = config.runs[keys[1]]  # which names no more than its file changes
+            for key in keys[2:-1]:
+                if key not in run:
+                    run[key] = {}
+                run = run[key]
+    found = flags.FlagValues()
+    # New keys pass here: tljax.config.checked tells the unknown ones, and what would be near.
+    new = {'lock_config': False, 'accept_new_attributes': True}
+    config_flags.DEFINE_config_dict('config', config, flag_values=found, sys_argv=argv, **new)
+    flags.DEFINE_string('workdir', '', 'For hints at what is misspelt.', flag_values=found)
+    extra = found(argv)[1:]
+    return found.config, extra
 
 
 def explain(error: Exception, file: str) -> str:
@@ -96,7 +115,7 @@ def explain(error: Exception, file: str) -> str:
         what = trace.rpartition('\n')[2].removeprefix('ValueError: ')
         return f'{file}, line {lines[-1]}: {what}'
     if isinstance(error, LookupError | AttributeError):
-        key = str(error).strip('\'"')
+        key = str(error.args[0]).partition('\n')[0].strip('\'"')
         return f'the config has no {key!r}; tljax/config.py has every key'
     return str(error)
 

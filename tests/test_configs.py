@@ -219,3 +219,24 @@ def test_test_split_is_one_that_the_folder_has(files, split, tmp_path, monkeypat
         path.write_text('\n'.join(['image,kind', *rows]))
     assert sources.test_split('folder:~/set') == split
     assert sources.test_split(f'folder:{tmp_path}/set') == split
+
+
+def test_flags_reach_what_a_run_of_a_study_does_not_name_yet():
+    file = ROOT / 'configs/one_shot.py'
+    parse = lambda *changes: train.parse(
+        ['train.py', f'--config={file}:sklearn:digits,triplet', '--workdir=x', *changes]
+    )[0]
+    found = parse(
+        '--config.runs.triplet.options.mining=semi',
+        '--config.runs.triplet.hparams.rate=0.5',
+        *('--config.steps', '7'),
+    )
+    assert found.runs.triplet.options.mining == 'semi'
+    assert found.runs.triplet.hparams.rate == 0.5
+    assert found.steps == 7
+    assert 'options' not in found.runs.frozen
+    whole = configs.checked(found)
+    assert configs.merged(whole, whole.runs.triplet).options.mining == 'semi'
+    wrong = parse('--config.runs.triplet.hparms.rate=0.5')
+    with pytest.raises(ValueError, match=r"'hparms'.*did you mean 'hparams'"):
+        configs.checked(wrong)
