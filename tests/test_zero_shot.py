@@ -10,10 +10,15 @@ from scipy.linalg import solve_sylvester
 from tests import runs
 from tljax import config as configs
 from tljax import experiment
+from tljax.data import semantics as embeddings
+from tljax.data.sources import arrays, load
 from tljax.evaluation import zero_shot as protocol
 from tljax.kernels import chi_squared_distances, compatibility
 from tljax.losses import zero_shot as losses
+from tljax.nets import build_head
+from tljax.prepare import build_method
 from tljax.shallow import zero_shot as forms
+from tljax.types import Embeddings, Spec
 
 RANDOM = np.random.RandomState(0)
 SEGMENTS = 'csv:configs/seven_segment.csv'
@@ -236,3 +241,129 @@ def test_what_is_refused(monkeypatch):
         experiment.prepare(segments(**{'data.embeddings': ()}))
     with pytest.raises(ValueError, match=r"data\.evaluate\.test\.among 'unsee'.*unseen"):
         experiment.prepare(segments(**{'data.evaluate.test.among': 'unsee'}))
+
+
+def method_of(name: str, **changes):
+    """A method on the features [N, D] themselves, and its values with a random head."""
+    c = runs.run(method=name, steps=1, evaluate_every=0, **changes)
+    c.net = {'name': 'identity'}
+    names = tuple(map(str, range(C)))
+    embeddings = Embeddings(np.float32(S), np.zeros(A, np.int32), ((),))
+    spec = Spec((D,), names, embeddings=embeddings, seen=(0, 1, 2, 3, 4), examples={'source': N})
+    method = build_method(configs.checked(c), spec)
+    params, mutable = method.init(jax.random.key(0), spec)
+    leaves, tree = jax.tree.flatten(params['head'])
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    head = [jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
+    return method, {**params, 'head': tree.unflatten(head)}, mutable
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def linear(params, x):
+    return x @ np.asarray(params['head']['kernel']) + np.asarray(params['head']['bias'])
+
+
+def loss_of(method, params, mutable):
+    batch = {'source': {'image': jnp.float32(X), 'label': jnp.asarray(LABEL)}}
+    hp = {'margin': 0.1}
+    return method.phases[0].players[0].loss(params, mutable, batch, hp, jax.random.key(2))[0]
+
+
+def test_attributes_are_predicted_one_by_one():
+    """DAP: Lampert et al. 2014, by a loop over classes and attributes."""
+    method, params, mutable = method_of('dap')
+    p = 1 / (1 + np.exp(-linear(params, X)))
+    has = S[SEEN].mean(axis=0) < S
+    share = np.clip(has[SEEN].mean(axis=0), 0.01, 0.99)
+    by_hand = np.zeros((N, C))
+    for z in range(C):
+        for m in range(A):
+            likely, prior = (p[:, m], share[m]) if has[z, m] else (1 - p[:, m], 1 - share[m])
+            by_hand[:, z] += np.log(likely) - np.log(prior)
+    found = method.predict(params, mutable, jnp.float32(X))['logits']
+    np.testing.assert_allclose(found, by_hand, 1e-4, 1e-4)
+    bits = has[LABEL]
+    wanted = -(bits * np.log(p) + (1 - bits) * np.log(1 - p)).mean()
+    assert float(loss_of(method, params, mutable)) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_embeddings_of_the_most_probable_classes_are_mixed():
+    """ConSE: classes never seen have no part in the mixture, whatever their logits are."""
+    method, params, mutable = method_of('conse', options={'top': 2})
+    logits = linear(params, X)
+    known, s, mixed = logits[:, SEEN], unit(S), []
+    for row in known:
+        best = np.argsort(-row)[:2]
+        weights = np.exp(row[best]) / np.exp(row[best]).sum()
+        mixed.append(weights @ s[best])
+    found = method.predict(params, mutable, jnp.float32(X))['logits']
+    np.testing.assert_allclose(found, unit(np.array(mixed)) @ s.T, 1e-4, 1e-5)
+    right = known[np.arange(N), LABEL] - np.log(np.exp(known).sum(axis=1))
+    assert float(loss_of(method, params, mutable)) == pytest.approx(-right.mean(), rel=1e-4)
+
+
+def test_class_embeddings_are_taken_to_features():
+    """DEM, with a linear map."""
+    method, params, mutable = method_of('dem')
+    made = linear(params, unit(S))
+    far = ((X[:, None] - made) ** 2).sum(axis=-1) / D
+    found = method.predict(params, mutable, jnp.float32(X))['logits']
+    np.testing.assert_allclose(found, -far, 1e-4, 1e-4)
+    wanted = far[np.arange(N), LABEL].mean()
+    assert float(loss_of(method, params, mutable)) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize('head', [{'name': 'linear'}, {'name': 'mlp', 'widths': (8,)}])
+@pytest.mark.parametrize('name', ['projection', 'devise'])
+@pytest.mark.parametrize('similarity', ['squared', 'cosine'])
+def test_what_is_near_is_what_was_trained(name, similarity, head):
+    method, params, mutable = method_of(name, options={'similarity': similarity}, head=head)
+    net = build_head(head['name'], A, **{k: v for k, v in head.items() if k != 'name'})
+    out, s = np.asarray(net.apply({'params': params['head']}, jnp.float32(X))), unit(S)
+    near = unit(out) @ s.T if similarity == 'cosine' else -((out[:, None] - s) ** 2).sum(-1)
+    found = method.predict(params, mutable, jnp.float32(X))['logits']
+    np.testing.assert_allclose(found, near, 1e-4, 1e-4)
+    own = near[np.arange(N), LABEL]
+    if name == 'projection':
+        wanted = (similarity == 'cosine') - own.mean()
+    else:
+        ahead = np.maximum(0.1 + near[:, SEEN] - own[:, None], 0)
+        wanted = ahead.sum(axis=1).mean() - 0.1  # the label's own
+    assert float(loss_of(method, params, mutable)) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize('kernel', ['gaussian', 'chi_squared'])
+def test_eszsl_of_a_kernel_in_a_run(kernel, tmp_path, monkeypatch):
+    """Its answers by NumPy, from the strengths that it chose."""
+    monkeypatch.chdir(experiment.__file__.rpartition('/tljax/')[0])
+    c = segments(**{'options': {'kernel': kernel, 'width': 0.5, 'folds': 2}})
+    found = experiment.run(c, tmp_path)
+    train, test = (
+        load(runs.DIGITS, split, size=8, channels=1, only=only)
+        for split, only in (('train', (0, 1, 3, 4, 6, 7, 9)), ('test', (2, 5, 8)))
+    )
+    x, y = (arrays(one).reshape(len(one.labels), -1) / 255.0 for one in (train, test))
+
+    def apart(a, b):
+        if kernel == 'gaussian':
+            return ((a[:, None] - b) ** 2).sum(axis=-1)
+        both = a[:, None] + b
+        return ((a[:, None] - b) ** 2 / np.where(both > 0, both, 1)).sum(axis=-1)
+
+    width = 0.5 * apart(x, x).mean()
+    own, across = (np.exp(-apart(one, x) / width) for one in (x, y))
+    s = unit(embeddings.load((SEGMENTS,), train.classes).vectors)
+    first, second = (found['outcome'][key][0] for key in ('first_strength', 'strength'))
+    seen = s[np.unique(train.labels)]
+    signs = np.where(train.labels[:, None] == np.unique(train.labels), 1.0, -1.0)
+    square = seen.T @ seen
+    left = np.linalg.inv(own + first * np.eye(len(x)))  # a kernel's diagonal is 1
+    right = np.linalg.inv(square + second * np.diag(square).mean() * np.eye(len(square)))
+    scores = across @ (left @ signs @ seen @ right) @ s.T
+    answers = np.array([2, 5, 8])[scores[:, [2, 5, 8]].argmax(axis=1)]
+    share = (answers == test.labels).mean()
+    one_image = 1 / len(test.labels)
+    assert found['scores']['test']['accuracy'][0] == pytest.approx(share, abs=1.01 * one_image)
