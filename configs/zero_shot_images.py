@@ -17,7 +17,7 @@ unseen two, chance 50: dog and house 79.6, dog and person 67.1, horse and house 
 person 47.9, dog and horse 46.7, house and person 43.8, in all 57.5 ± 14.0 (pairs): two seen classes
 teach too little to be told from chance. Among all four, images of unseen classes are recognised in
 0 to 5 per cent of cases. With so few classes none are left to tune on, so that nothing is tuned.
-Time: 4 min on 2 busy CPU cores.
+Time: 12 min on one CPU core.
 """  # noqa: E501
 
 import itertools

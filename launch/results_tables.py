@@ -73,7 +73,7 @@ def _study(name: str, study: dict) -> list[str]:
         *_table(name, study, counts),
         '',
         *results_tasks.drawn(name, study),
-        *results_tasks.affinities(study),
+        *results_tasks.affinities(name, study),
         *_flags([study]),
     ]
 

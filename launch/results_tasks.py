@@ -63,7 +63,7 @@ def drawn(name: str, study: dict) -> list[str]:
     return [f'![Accuracy of each task by setting](configs/results/{name}.png)', '']
 
 
-def affinities(study: dict) -> list[str]:
+def affinities(name: str, study: dict) -> list[str]:
     """Of each run that told them, how its tasks bear on each other; and a blank.
 
     Rows are the task that is stepped for, columns the one that it bears on.
@@ -75,5 +75,6 @@ def affinities(study: dict) -> list[str]:
             lines += header(f'{task_panels.AFFINITIES[measure]}, {arm.replace("_", "-")}', *found)
             for task, row in found.items():
                 lines.append(row_of(task, *(f'{x:.{digits}f}' for x in row.values())))
-            lines.append('')
+            place = f'configs/results/{name}_{arm}_{measure}.png'
+            lines += ['', f'![{task_panels.AFFINITIES[measure]}]({place})', '']
     return lines

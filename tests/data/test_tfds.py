@@ -71,6 +71,17 @@ def test_labels_that_are_texts_are_classes(toy_dir):
             assert source.classes[label] == f'Person_{row % 12}'
 
 
+def test_people_of_such_a_set_are_told_apart_from_one_image(toy_dir):
+    """As configs/one_shot.py:tfds:lfw would have it: no person of the test was trained on."""
+    config = one_shot.get_config('tfds:toy_faces,prototypical')
+    config.data.data_dir = str(toy_dir)
+    whole = configs.checked(config)
+    ready = prepare(configs.merged(whole, whole.runs.prototypical))
+    kept = {name: stream.source.classes for name, stream in ready.evaluation.items()}
+    trained = {*ready.streams['source'].source.classes}
+    assert trained and all(trained.isdisjoint(names) for names in kept.values())
+
+
 @pytest.fixture
 def large(monkeypatch):
     """The toys as if they were too large to keep in memory."""

@@ -204,13 +204,14 @@ def affinity(matrix: np.ndarray, tasks: Sequence[str], title: str = '') -> Figur
         colour = canvas.ARM_COLOURS[0 if value >= 0 else 1]
         alpha = 0.7 * abs(value) / most
         axes.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, alpha=alpha, lw=0))
-        text = f'{value:.2f}' if most >= 0.1 else f'{value:.0e}'
+        text = f'{value:.{2 if most >= 0.5 else 3}f}' if most >= 0.02 else f'{value:.0e}'
         axes.text(j + 0.5, i + 0.5, text, color=INK, ha='center', va='center', fontsize=8)
     names = [canvas.plain(canvas.short(str(name), 14)) for name in tasks]
     tilt = {'rotation': 60, 'ha': 'right', 'rotation_mode': 'anchor'}
     axes.set_xticks(np.arange(size) + 0.5, names, **tilt)
     axes.set_yticks(np.arange(size) + 0.5, names)
-    axes.set(xlim=(0, size), ylim=(size, 0), aspect='equal', title=title)
+    axes.set(xlim=(0, size), ylim=(size, 0), aspect='equal')
+    axes.set_title(canvas.plain(title), fontsize=9.5, color=INK, loc='left')
     axes.grid(False)
     axes.tick_params(length=0)
     return figure
