@@ -6,9 +6,12 @@ import sys
 import numpy as np
 import pytest
 
+from configs import one_shot
 from launch import prepare
 from tests.data import toys
+from tljax import config as configs
 from tljax.data import sources, tfds
+from tljax.prepare import prepare as assemble
 from tljax.types import Task
 
 TOYS = ('colours', 'unlabelled', 'captions', 'faces', 'tasks', 'attributes')
@@ -71,15 +74,16 @@ def test_labels_that_are_texts_are_classes(toy_dir):
             assert source.classes[label] == f'Person_{row % 12}'
 
 
-def test_people_of_such_a_set_are_told_apart_from_one_image(toy_dir):
+def test_people_of_such_a_set_are_told_apart_from_one_image(toy_dir, monkeypatch):
     """As configs/one_shot.py:tfds:lfw would have it: no person of the test was trained on."""
-    config = one_shot.get_config('tfds:toy_faces,prototypical')
-    config.data.data_dir = str(toy_dir)
-    whole = configs.checked(config)
-    ready = prepare(configs.merged(whole, whole.runs.prototypical))
-    kept = {name: stream.source.classes for name, stream in ready.evaluation.items()}
-    trained = {*ready.streams['source'].source.classes}
-    assert trained and all(trained.isdisjoint(names) for names in kept.values())
+    monkeypatch.setenv('TFDS_DATA_DIR', toy_dir)
+    whole = configs.checked(one_shot.get_config('tfds:toy_faces,prototypical'))
+    ready = assemble(configs.merged(whole, whole.runs.prototypical))
+    (trained,) = (set(stream.source.classes) for stream in ready.streams.values())
+    kept = {name: set(stream.source.classes) for name, stream in ready.held.items()}
+    assert set(kept) == {'test', 'pairs'}
+    assert all(len(names) == 2 and not names & trained for names in kept.values())
+    assert len(trained) == 10
 
 
 @pytest.fixture

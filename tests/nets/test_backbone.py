@@ -51,6 +51,14 @@ def test_any_cut_equals_the_uncached_run(name):
     assert whole['features'].ndim == 2
 
 
+def test_koch_has_the_shapes_of_its_paper():
+    """Koch et al. 2015, figure 4."""
+    net, x = build_backbone('koch'), jax.ShapeDtypeStruct((1, 105, 105, 1), jnp.float32)
+    whole = lambda x: net.init_with_output(jax.random.key(0), x, until=net.endpoints)[0]
+    shapes = [found.shape[1:] for found in jax.eval_shape(whole, x).values()]
+    assert shapes == [(48, 48, 64), (21, 21, 128), (9, 9, 128), (6, 6, 256), (4096,)]
+
+
 def test_dropout_of_lenet_stands_before_the_dense_layer():
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
     options = {'widths': (3, 4), 'kernel': 3, 'dense': 200, 'padding': 'SAME'}
