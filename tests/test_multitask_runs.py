@@ -157,6 +157,9 @@ def test_balancers_are_told_by_flag_or_by_field():
     assert c.runs.fixed.options.balance.weights == (1.0, 0.3)
     assert c.runs.cagrad.options.balance.c == 0.5
     assert 'balance' not in c.runs.equal.options
+    pairs = {name: get_config(f'tfds:multi_mnist/{name},mgda_ub') for name in ('mnist', 'fashion')}
+    told = {name: c.runs.mgda_ub.options.balance.normalize for name, c in pairs.items()}
+    assert told == {'mnist': 'loss', 'fashion': 'none'}
     c = get_config('sklearn:digits,fixed,tasks=label+ink,weights=1+0.3')
     assert c.runs.fixed.options.balance.weights == (1.0, 0.3)
 
