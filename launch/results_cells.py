@@ -62,7 +62,7 @@ def published(name: str, study: dict) -> dict[str, str]:
 def _ours(study: dict, arm: str) -> list[float]:
     """What stands beside the numbers of a text: an arm's score, or those of its tasks."""
     tables = [one['rows'] for one in study.get('tasks', {}).get('verdicts', {}).values()]
-    tables = tables or [study['comparison'], *study.get('also', {}).values()]
+    tables = tables or [study['comparison']]
     return [row['mean'] for rows in tables for row in rows if row['arm'] == arm]
 
 
