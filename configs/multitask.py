@@ -82,7 +82,7 @@ Multi-Fashion-and-MNIST, 30 epochs: single 88.7 ± 0.1 / 96.1 ± 0.1, equal 85.4
 mgda_ub 87.2 ± 0.3 / 94.1 ± 0.2, uncertainty 84.2 ± 0.3 / 95.4 ± 0.1, pcgrad 85.5 ± 0.1 / 94.8 ±
 0.2, gradnorm 86.7 ± 0.3 / 94.1 ± 0.2, cagrad 86.6 ± 0.3 / 94.6 ± 0.1.
 Labels of one task made few ('share'), Multi-MNIST, 10 epochs: with 1 in 10 of the left digit's it has
-53.1 ± 12.7 (alone 34.3), the right one 92.6 (95.0 beside all labels). With 1 in 100, two or three in
+53.1 ± 12.7 (alone 34.2), the right one 92.6 (95.0 beside all labels). With 1 in 100, two or three in
 a batch, whose mean is the loss, both fall to chance, and so does the left one alone: at this rate,
 0.1, such losses are too noisy for the net; lower it, or set optimizer.clip.
 Time: on one CPU core 7 min for the digits, 134 for Multi-MNIST at full length, 56 for
