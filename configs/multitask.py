@@ -187,7 +187,8 @@ def get_config(argument: str = 'sklearn:digits,uncertainty'):
     for part in parts:
         c.runs.update({twins[task]: part.only(task) for task in part.tasks})
     arms = joint(balancers, fields, dict(c.options), len(tasks), known.get('balance', {}))
-    for percent in numbers(fields, 'width'):
+    widths = fields.get('width', '')
+    for percent in numbers(widths, f'width={widths}'):
         arms[f'width_{percent}'] = {'net': wider(known['net'], percent / 100)}
     for task, one_in in shares_of(fields, tasks):
         arm, own = f'{task}_1_in_{one_in}', next(part for part in parts if task in part.tasks)
@@ -229,7 +230,7 @@ def streams_of(data: str, fields: dict[str, str], known: dict) -> list[Part]:
     """The sets that `data` joins; of several, the classes of each are a task of its name.
 
     Raises:
-      ValueError: tasks= is empty, or names columns of several sets.
+      ValueError: tasks= names columns, though there are several sets.
     """
     sets = re.split(rf'\+(?=(?:{"|".join(OPEN)}):)', data)
     names = config.labels(sets) if len(sets) > 1 else [data.partition(':')[2]]
@@ -306,15 +307,15 @@ def listed(fields: dict[str, str], name: str) -> list[str]:
     return fields[name].split('+') if name in fields else []
 
 
-def numbers(fields: dict[str, str], name: str, what: str = '') -> list[int]:
-    """The whole numbers over 0 that a field names, joined by '+'.
+def numbers(text: str, field: str) -> list[int]:
+    """The whole numbers over 0 in a text, joined by '+'; none in an empty one.
 
     Raises:
-      ValueError: one is something else.
+      ValueError: one is something else; the field is what the message calls it.
     """
-    found = listed({name: what or fields[name]}, name) if name in fields else []
+    found = text.split('+') if text else []
     if wrong := [one for one in found if not one.isdecimal() or int(one) < 1]:
-        raise ValueError(f'{name}={fields[name]}: {wrong[0]!r} is not a whole number over 0')
+        raise ValueError(f'{field}: {wrong[0]!r} is not a whole number over 0')
     return [int(one) for one in found]
 
 
@@ -331,7 +332,7 @@ def shares_of(fields: dict[str, str], tasks: tuple[str, ...]) -> list[tuple[str,
         raise ValueError(f'share={fields["share"]} is not TASK:N+M, such as {tasks[0]}:10+100')
     if task not in tasks:
         raise unknown('task in share=', task, tasks)
-    return [(task, one_in) for one_in in numbers(fields, 'share', counts)]
+    return [(task, one_in) for one_in in numbers(counts, f'share={fields["share"]}')]
 
 
 def parsed(argument: str) -> tuple[str, tuple[str, ...], dict[str, str]]:

@@ -95,7 +95,7 @@ def get_config(argument: str = 'sklearn:digits,prototypical'):
     c.hparams.rate, c.hparams.weight_decay = 1e-3, 0.0
     c.members.seed = (0, 1, 2, 3, 4)
     way, kinds, *counts = SETS.get(data, identities)(c, data)
-    c.runs.frozen = LONG if 'omniglot' in data else {}
+    c.runs.frozen = LONG if data.startswith('omniglot') else {}
     others = [name for name in c.data.evaluate if name != 'test']
     if data in SETS:  # of a few identities there are no halves
         others.append('pairs:validated_accuracy')

@@ -38,8 +38,9 @@ def keep(directory: Path) -> Path:
             if results.get(key)
         }
         kept['protocol'] = runs[results['baseline']]['protocol']
-        drawn = {name: task_panels.affinities(run) for name, run in runs.items()}
-        if told := {name: found for name, found in drawn.items() if found}:
+        if told := {
+            name: found for name, run in runs.items() if (found := task_panels.affinities(run))
+        }:
             kept['affinity'] = {name: _affinity(runs[name]) for name in told}
         flags = {name: run['warnings'] for name, run in runs.items() if run.get('warnings')}
     else:

@@ -58,7 +58,7 @@ def mean_change(values: list) -> float | None:
 
 def drawn(name: str, study: dict) -> list[str]:
     """The figure of a study of settings, and a blank."""
-    if not task_panels.by_setting(study):
+    if not task_panels.settings(study):
         return []
     return [f'![Accuracy of each task by setting](configs/results/{name}.png)', '']
 

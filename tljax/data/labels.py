@@ -1,6 +1,7 @@
 """Several label columns of one set: which are chosen, and which labels are kept."""
 
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -129,7 +130,7 @@ def read_csv(file: Path) -> tuple[list[str], dict[str, Task], dict[str, np.ndarr
 
 def _rows(file: Path) -> list[list[str]]:
     """The lines of a table that are not empty."""
-    return [row for row in csv.reader(read_text(file).splitlines(keepends=True)) if row] or [[]]
+    return [row for row in csv.reader(io.StringIO(read_text(file))) if row] or [[]]
 
 
 def column(cells: Sequence[str]) -> tuple[Task, np.ndarray]:

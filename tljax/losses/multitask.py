@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from tljax.losses.classification import cross_entropies
 from tljax.types import Array, Key, PyTree, Scalar
 
 _TINY = 1e-12
@@ -23,11 +24,9 @@ def classification(logits: Array, label: Array, smoothing: float | Array = 0.0) 
     Args:
       logits: [N, C].
       label: [N] int, -1 where absent.
-      smoothing: s of `losses.classification.cross_entropy`.
+      smoothing: s of `losses.classification.cross_entropies`.
     """
-    onehot = jax.nn.one_hot(label, logits.shape[-1])  # all 0 where absent
-    target = (1.0 - smoothing) * onehot + smoothing / logits.shape[-1]
-    return masked_mean(optax.softmax_cross_entropy(logits, target), label >= 0)
+    return masked_mean(cross_entropies(logits, label, smoothing), label >= 0)
 
 
 def multilabel(logits: Array, label: Array) -> Scalar:

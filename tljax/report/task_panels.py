@@ -79,17 +79,25 @@ def by_setting(results: Mapping) -> Figure | None:
     The baseline is the arm at 100 %. A task's run alone is a level line, or where it has the same
     few labels, a line of its own.
     """
-    found = results.get('tasks', {}).get('verdicts', {})
+    if not (places := settings(results)):
+        return None
+    return _drawn(results['tasks']['verdicts'], *places)
+
+
+def settings(results: Mapping) -> tuple[dict[str, float], str, str | None] | None:
+    """Arm -> per cent, what of, and the task whose labels are made few; None of other studies."""
+    if 'verdicts' not in results.get('tasks', {}):  # a run's are what it learns
+        return None
     for title, pattern in _STUDIES.items():
-        arms = {arm: match for arm in results.get('arms', ()) if (match := pattern.fullmatch(arm))}
-        if found and arms:
+        arms = {arm: match for arm in results['arms'] if (match := pattern.fullmatch(arm))}
+        if arms:
             few = next(iter(arms.values())).groupdict().get('task')
             places = {arm: _per_cent(match) for arm, match in arms.items()}
-            return _settings(found, places | {results['baseline']: 100.0}, title.format(few), few)
+            return places | {results['baseline']: 100.0}, title.format(few), few
     return None
 
 
-def _settings(found: Mapping, places: Mapping[str, float], axis: str, few: str | None) -> Figure:
+def _drawn(found: Mapping, places: Mapping[str, float], axis: str, few: str | None) -> Figure:
     rows, looks = [], {}
     tasks = [task for task, one in found.items() if wording.in_per_cent(one['metric'])]
     for task, look in canvas.styles(tasks).items():
