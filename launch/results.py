@@ -37,7 +37,7 @@ def keep(directory: Path) -> Path:
             for key in ('ceiling', 'selection', 'selections', 'tasks', 'also')
             if results.get(key)
         }
-        kept['protocol'] = runs[results['baseline']]['protocol']
+        kept['protocol'] = runs[results['baseline'] or results['arms'][0]]['protocol']
         if told := {
             name: found for name, run in runs.items() if (found := task_panels.affinities(run))
         }:

@@ -38,7 +38,8 @@ def number(value: float, scale: int, sign: str = '') -> str:
 
 def words(selection: str) -> str:
     known = {'last': 'last step', 'oracle': 'oracle step (target labels)'}
-    return known.get(selection, selection.replace('_', ' '))
+    plain = selection.replace('_', ' ').replace('tar at far 1', 'TAR at FAR 1 %')
+    return known.get(selection, re.sub(r'\b(auc|eer)\b', lambda found: found[0].upper(), plain))
 
 
 def published(name: str, study: dict) -> dict[str, str]:

@@ -26,7 +26,7 @@ def glance(kept: dict[str, dict]) -> str:
     lines = header('study', 'compared with', '', 'the best', '', 'difference')
     for topic in TOPICS:
         for study in sorted(kept.values(), key=lambda study: study['title']):
-            if _topic(study) == topic and len(study['arms']) > 1:
+            if _topic(study) == topic and study['baseline'] and len(study['arms']) > 1:
                 lines.append(row_of(*_best(study)))
     return '\n'.join(lines)
 
@@ -110,7 +110,7 @@ def _by_count(study: dict, counts: list) -> list[str]:
     lines = header('labels per class', *(arm.replace('_', '-') for arm in arms))
     for count in counts:
         rows = {row['arm']: row for row in study['comparison'] if row[AXIS] == count}
-        cells = [cell(rows[arm], arm == study['baseline']) for arm in arms]
+        cells = [cell(rows[arm], study['baseline'] in ('', arm)) for arm in arms]
         lines.append(row_of(count, *cells))
     return lines
 
@@ -128,7 +128,7 @@ def _by_arm(name: str, study: dict) -> list[str]:
     lines = header('', *titles, 'seeds', *(['published'] if reported else []))
     for arm in study['arms']:
         rows = [one for table in selections.values() for one in table if one['arm'] == arm]
-        plain = arm in (study['baseline'], study.get('ceiling'))
+        plain = not study['baseline'] or arm in (study['baseline'], study.get('ceiling'))
         cells = [cell(row, plain) for row in rows]
         cells += [cell(row, True) for table in also.values() for row in table if row['arm'] == arm]
         beside = [reported.get(arm, '')] if reported else []

@@ -139,6 +139,15 @@ def test_a_study_shows_its_numbers(html, tmp_path):
         assert part in text
 
 
+def test_a_study_without_a_baseline_compares_nothing(tmp_path):
+    study(tmp_path)
+    arms = {name: json.loads((tmp_path / name / 'results.json').read_text()) for name in GAINS}
+    study(tmp_path, baseline='', comparison=verdict.compare(arms, ''))
+    text = Page(read(tmp_path)).text
+    assert f'{len(GAINS)} arms, each a test of its own: ' in text
+    assert 'compared with' not in text and 'erdict' not in text and 'helps' not in text
+
+
 def test_negative_transfer_is_plain_to_see(html):
     text = Page(html).text
     assert 'Fine tuned helps at every label count' in text

@@ -40,6 +40,14 @@ def test_a_row_a_label_count():
     assert table[6].startswith('| 5 | ')
 
 
+def test_arms_that_are_tests_of_their_own_are_shown_without_verdicts():
+    rows = [row(arm, 0.5, delta_mean=None, verdict=None) for arm in STUDY['arms']]
+    toys = STUDY | {'baseline': '', 'comparison': rows}
+    table = results_tables.studies({'toys': toys}).splitlines()
+    assert table[3:6] == ['|  | accuracy | seeds |', '|---|---|---|', '| plain | 50.0 ± 1.0 | 3 |']
+    assert 'Toys' not in results_tables.glance({'toys': toys})
+
+
 def test_affinities_of_tasks_are_kept_and_shown():
     told = {'tasks': {'a': {}, 'b': {}}}
     told['outcome'] = {

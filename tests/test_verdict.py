@@ -118,6 +118,14 @@ def test_an_axis_of_one_side_matches_every_value():
     assert [row.get('optimizer.rate') for row in rows] == [None, 0.01, 0.1]
 
 
+def test_without_a_baseline_nothing_is_judged():
+    arms = {'one': seeds([0.25, 0.75]), 'other': seeds([0.5, 1.0])}
+    rows = verdict.compare(arms, '')
+    assert rows == [row for name in arms for row in verdict.summarise(name, arms[name])]
+    assert [row['mean'] for row in rows] == [0.5, 0.75]
+    assert not any(row['verdict'] or row['pairs'] for row in rows)
+
+
 @pytest.mark.parametrize('bad', [math.nan, math.inf, None])
 def test_a_failed_member_is_counted_and_makes_the_verdict_unclear(bad):
     row = judged([0.9, bad, 0.92], [0.1, 0.1, 0.1])

@@ -91,9 +91,10 @@ def default() -> ConfigDict:
     c.sharding = {'devices': 0, 'parameters': 'replicated'}  # 0: all; replicated or fsdp
     c.tensorboard = False
 
-    # A study is several runs over this one: name -> what differs. The arms are compared with
-    # the one that is the `baseline`; the `ceiling`, if any, is the arm that no other is expected to
-    # reach, because it knows more, and that none is judged by.
+    # A study is several runs over this one: name -> what differs. The arms are compared with the
+    # one that is the `baseline`, or where that is '', as where each is a test of its own, not at
+    # all; the `ceiling`, if any, is the arm that no other is expected to reach, because it knows
+    # more, and that none is judged by.
     c.runs = ConfigDict()
     c.compare = {'baseline': '', 'ceiling': '', 'arms': (), 'stream': 'test', 'metric': 'accuracy'}
     # Other scores of the arms to show: streams, or stream:metric where the metric is another one.

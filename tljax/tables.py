@@ -19,6 +19,7 @@ def verdicts(
     unit = ' %' if wording.in_per_cent(metric) else ''
     baseline = next((row['arm'] for row in rows if row['verdict'] == 'baseline'), 'baseline')
     ceiling = any(row['verdict'] == 'ceiling' for row in rows)
+    judged = any(row['verdict'] for row in rows)
     hurt = any(row['verdict'] == 'hurts' for row in rows)
     caption = 'mean ± 95 % interval over seeds' + ('; ▼ is negative transfer' if hurt else '')
     table = Table(caption=caption)
@@ -27,8 +28,9 @@ def verdicts(
     table.add_column('arm')
     table.add_column(f'{metric}{unit}', justify='right')
     table.add_column('n', justify='right')
-    table.add_column(f'against {baseline}', justify='right')
-    table.add_column('verdict')
+    if judged:
+        table.add_column(f'against {baseline}', justify='right')
+        table.add_column('verdict')
     if ceiling:
         table.add_column('gap to the ceiling', justify='right')
     for group in wording.by_setting(rows).values():
@@ -36,15 +38,14 @@ def verdicts(
         for row in group:
             star = ' ★' if row is winner and len(group) > 1 else ''
             cells = ['' if row.get(axis) is None else escape(str(row[axis])) for axis in axes]
+            change = wording.plus_minus(row['delta_mean'], row['delta_ci95'], metric, signed=True)
+            change = '' if row['verdict'] in wording.UNJUDGED else change
             table.add_row(
                 *cells,
                 f'[bold]{escape(row["arm"])}{star}[/]' if star else escape(row['arm']),
                 wording.plus_minus(row['mean'], row['ci95'], metric),
                 str(row['n']) + (f' [red]({row["failed"]} failed)[/]' if row['failed'] else ''),
-                wording.plus_minus(row['delta_mean'], row['delta_ci95'], metric, signed=True)
-                if row['verdict'] not in wording.UNJUDGED
-                else '',
-                _coloured(row),
+                *([change, _coloured(row)] * judged),
                 *([wording.plus_minus(row.get('gap_mean'), row.get('gap_ci95'), metric)] * ceiling),
                 end_section=row is group[-1],
             )

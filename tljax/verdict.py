@@ -79,7 +79,8 @@ def compare(
 
     Args:
         arms: name -> what the run wrote into results.json.
-        baseline: the arm to compare with; its own rows carry the verdict `baseline`.
+        baseline: the arm to compare with; its own rows carry the verdict `baseline`. Of '', as where
+            arms are tests of their own, all rows are as `summarise` gives them.
         stream: evaluation stream.
         metric: a score with one number per member.
         lower_is_better: for losses and error rates.
@@ -99,6 +100,9 @@ def compare(
     for named in filter(None, (baseline, ceiling)):
         if named not in arms:
             raise ValueError(f'No arm is named {named!r}.{_near(named, arms)}')
+    if not baseline:
+        rows = [row for name in arms for row in summarise(name, arms[name], stream, metric)]
+        return sorted(rows, key=_by_setting(rows))
     members = {name: _members(name, arm, stream, metric) for name, arm in arms.items()}
     rows = []
     for name in arms:

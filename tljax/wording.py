@@ -71,7 +71,8 @@ def amount(value: float | None, metric: str = 'accuracy', *, signed: bool = Fals
 
 def in_per_cent(metric: str) -> bool:
     """Whether a metric is a share between 0 and 1 that people read in per cent."""
-    return 'accuracy' in metric or metric.endswith(('error_rate', 'harmonic_mean'))
+    shares = ('error_rate', 'harmonic_mean', 'auc', 'eer', 'tar_at_far_1')
+    return 'accuracy' in metric or metric.endswith(shares)
 
 
 def plus_minus(

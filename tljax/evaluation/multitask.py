@@ -25,8 +25,8 @@ def has_accuracy(tasks: Mapping[str, Task]) -> bool:
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether less of a score is better: losses and root mean squared errors."""
-    return name == 'loss' or name.endswith(('_loss', '_rmse'))
+    """Whether less of a score is better: losses, equal and root mean squared errors."""
+    return name in ('loss', 'eer') or name.endswith(('_loss', '_rmse'))
 
 
 def judge(

@@ -23,7 +23,7 @@ def build(record: Run | Study) -> dict[str, Any]:
         'title': results.get('title') or wording.capital(wording.arm_label(name)),
         'kind': 'study' if isinstance(record, Study) else results.get('method', 'run'),
         'description': results.get('description', ''),
-        **(_verdicts if question.baseline else _scores)(record, question, winner),
+        **(_scores if isinstance(record, Run) else _verdicts)(record, question, winner),
         'legend': [chip(arm, look) for arm, look in question.looks.items()],
         'metric': question.metric.replace('_', ' '),
         'stream': question.stream,
@@ -52,13 +52,13 @@ def ask(record: Run | Study) -> Question:
     """Finds what is compared, by which score, and the rows that come of it."""
     results, arms = record.results, dict(_runs(record))
     if isinstance(record, Study):
-        baseline, arms = results['baseline'], {arm: arms[arm] for arm in results['arms']}
+        baseline, arms = results['baseline'] or None, {arm: arms[arm] for arm in results['arms']}
         stream, metric = results.get('stream', 'test'), results.get('metric', 'accuracy')
         lower = bool(results.get('lower_is_better', False))
         found = {arm: run.results for arm, run in arms.items()}
         rows = results.get('comparison') or verdict.compare(
             found,
-            baseline,
+            results['baseline'],
             stream,
             metric,
             lower_is_better=lower,
@@ -126,6 +126,8 @@ def _score_of(results: Mapping) -> tuple[str, str, bool]:
 def _verdicts(record: Study, question: Question, winner: Row | None) -> dict[str, Any]:
     """The opening of a study: does transfer help?"""
     rows, metric = question.rows, question.metric
+    if not question.baseline:
+        return {'headline': _span(question), 'sentences': [], 'warnings': [], 'tiles': []}
     words = headline(rows, metric, lower_is_better=question.lower_is_better)
     others = [{**chip(arm, question.looks[arm]), 'text': text} for arm, text in words.others]
     tiles = facts.verdict_tiles(rows, metric)
@@ -135,6 +137,15 @@ def _verdicts(record: Study, question: Question, winner: Row | None) -> dict[str
         **{'headline': words.title, 'sentences': others, 'warnings': words.warnings},
         'tiles': tiles,
     }
+
+
+def _span(question: Question) -> str:
+    """The headline of a study without a baseline: between which scores its arms are."""
+    means = sorted(row['mean'] for row in question.rows if row['mean'] is not None)
+    ends = [wording.amount(mean, question.metric) for mean in (*means[:1], *means[1:][-1:])]
+    unit = ' %' if wording.in_per_cent(question.metric) else ''
+    found = f': {" to ".join(ends)}{unit} {question.score}' if ends else ''
+    return f'{len(question.arms)} arms, each a test of its own{found}.'
 
 
 def _scores(record: Run, question: Question, winner: Row | None) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def load(directory: str | Path) -> Run | Study:
         return _run(path, results)
     names = [*results['arms'], *results.get('supporting', [])]
     runs = {name: _run(path / name, _json(path / name / 'results.json')) for name in names}
-    if results.get('baseline') not in results['arms']:
+    if results.get('baseline') not in ('', *results['arms']):
         raise ValueError(
             f'{path / "results.json"}: the baseline {results.get("baseline")!r} is none of the '
             f'arms {results["arms"]}.'
