@@ -41,8 +41,8 @@ par.
 Omniglot, images of 28 pixels. Between alphabets, three seeds, 5-way 1-shot, 5-shot, 20-way 1-shot,
 5-shot: prototypical 98.9 ± 0.0, 99.7 ± 0.0, 96.2 ± 0.0, 99.0 ± 0.0 (published, on Vinyals' split,
 98.8, 99.7, 96.0, 98.9), pairs 97.6 ± 0.1, 97.5 ± 0.0 validated, equal error rate 2.4 ± 0.1; frozen
-98.2 ± 0.1, 99.6 ± 0.0, 94.2 ± 0.1, 98.8 ± 0.0, 95.6 ± 0.2, 94.7 ± 0.4, 4.4 ± 0.3: most of it is what
-any classifier of so many characters learns.
+98.2 ± 0.1, 99.6 ± 0.0, 94.2 ± 0.1, 98.8 ± 0.0, 95.6 ± 0.2, 94.7 ± 0.4, 4.4 ± 0.3: most of it is
+what any classifier of so many characters learns.
 Within alphabets, three seeds, 20-way 1-shot: Siamese 92.7 ± 1.3 on the 20 official runs, which are
 the 400 trials of Koch et al. (two runs of each of ten alphabets): 7.3 % error (published, of 105
 pixels, 92.0), pairs 95.9 ± 0.1 (93.4); frozen 65.6 ± 1.7 and 87.6 ± 0.6. Over 400 trials that are

@@ -34,6 +34,7 @@ def get_config():
     c.hparams.rate = 0.02
     c.optimizer.schedule = 'cosine'
     c.data.wrap = True
+    c.sharding.devices = 1  # more would only wait for each other
     c.data.streams.source = config.stream(DIGITS, classes=NEW, batch=25)
     c.data.evaluate.test = config.held_out(DIGITS, classes=NEW)
     c.members.seed = (0, 1, 2, 3, 4)

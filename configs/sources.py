@@ -36,6 +36,7 @@ def get_config(argument: str = 'tfds:fashion_mnist,tfds:mnist+sklearn:digits'):
     c.data.streams.source = config.stream(target, batch=50, labels_per_class=10)
     c.data.evaluate.test = config.held_out(target, split=test_split(target))
     c.members.seed = (0, 1, 2)
+    c.sharding.devices = 1  # a small batch, which need not divide over more
     c.steps = 200
     c.compare.update(baseline='scratch', arms=('scratch',))
     c.runs.scratch = {}

@@ -14,7 +14,6 @@ Exit codes: 0 all there; 2 bad input; 75 stopped by SIGTERM.
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -29,13 +28,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     import jax
 
-    from tljax import features
+    from tljax import backbones, features
 
     cache = os.environ.get('JAX_COMPILATION_CACHE_DIR', str(Path.home() / '.cache/tljax/xla'))
     jax.config.update('jax_compilation_cache_dir', cache)
     options = vars(arguments)
     splits, dataset, root = (options.pop(name) for name in ('split', 'data', 'out'))
     try:
+        options['net'] = backbones.told(arguments.net) if arguments.net else None
         for split in splits:
             found = features.extract(dataset=dataset, split=split, root=root, **options)
             for endpoint, array in found.arrays.items():
@@ -54,15 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add('--weights', required=True, help='published weights (torchvision:, timm: ...) or a run')
-    add('--net', type=_net, help='config.net as JSON, if the weights do not tell it')
+    add('--net', help='config.net as JSON, if the weights do not tell it')
     add('--data', required=True, help='a data set: folder:PATH, tfds:NAME, npz:PATH ...')
     add('--split', nargs='+', default=['train'], help='one or more (default: train)')
     add('--endpoints', required=True, type=_names, help='of the net: stage3,features')
     add('--out', required=True, type=Path, help='the folder for features')
     add('--pool', default='mean', help='of maps: mean, max, mean_max, first, flat, none')
-    add('--size', type=int, default=0, help='side of images (default: what the net declares)')
-    add('--channels', type=int, default=0, help='of images (default: what the net declares)')
-    add('--fit', default='crop', help='crop (default), crop:0.875 or squash')
+    add('--size', type=int, default=0, help='side of images (default: as the run, or the net)')
+    add('--channels', type=int, default=0, help='of images (default: as the run, or the net)')
+    add('--fit', default='', help='crop, crop:0.875 or squash (default: as the run, or crop)')
     add('--data_dir', default='', help='of prepared TFDS sets')
     add('--drop', default='', help='names in the weights to ignore: fc|aux')
     add('--member', type=int, default=0, help='of a run (default: 0)')
@@ -73,16 +73,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(',') if name)
-
-
-def _net(text: str) -> dict:
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f'{text!r} is not JSON ({error})') from None
-    if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError(f'{text!r} is not an object, such as {{"name": "vgg"}}')
-    return found
 
 
 if __name__ == '__main__':

@@ -25,10 +25,16 @@ def main(argv: list[str] | None = None) -> int:
 
     from tljax import ranking
     from tljax.console import CONSOLE, say
+    from tljax.types import unknown
 
     cache = os.environ.get('JAX_COMPILATION_CACHE_DIR', str(Path.home() / '.cache/tljax/xla'))
     jax.config.update('jax_compilation_cache_dir', cache)
+    out = arguments.out
     try:
+        if arguments.by not in ranking.SCORES:
+            raise unknown('score', arguments.by, ranking.SCORES)
+        if out and not out.absolute().parent.is_dir():
+            raise ValueError(f'--out {out} cannot be: there is no such folder')
         if arguments.study:
             candidates, reached = ranking.of_study(arguments.study)
         else:
@@ -44,15 +50,15 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f'error: {error}', file=sys.stderr)
         return 2
-    if arguments.out:
+    if out:
         found = {'scores': table, 'reached': reached, 'kendall_tau': tau}
-        arguments.out.write_text(json.dumps(found, indent=1) + '\n')
+        out.write_text(json.dumps(found, indent=1) + '\n')
     return 0
 
 
 def _named(arguments):
     """The candidates of --data, --weights and --net."""
-    from tljax import ranking
+    from tljax import backbones, ranking
 
     if not arguments.data or not arguments.weights:
         raise ValueError('give --study DIR, or --data and two or more --weights')
@@ -63,7 +69,7 @@ def _named(arguments):
         ranking.candidate(
             weights,
             arguments.data,
-            net=json.loads(nets[weights]) if weights in nets else None,
+            net=backbones.told(nets[weights]) if weights in nets else None,
             split=arguments.split,
             labels_per_class=arguments.labels_per_class,
             data_dir=arguments.data_dir,

@@ -91,12 +91,9 @@ def renew(text: str, marker: str, table: str) -> str:
     return re.sub(f'{begin}.*?{end}', lambda _: f'{begin}\n{table}\n{end}', text, flags=re.DOTALL)
 
 
-def main(directories: list[str]) -> None:
-    for directory in directories:
-        print(f'kept {keep(Path(directory)).relative_to(ROOT)}')
+def renewed(text: str) -> str:
+    """A README's text with all of its tables as they follow from what is kept."""
     kept = {path.stem: json.loads(path.read_text()) for path in sorted(KEPT.glob('*.json'))}
-    readme = ROOT / 'README.md'
-    text = readme.read_text()
     if benchmark := kept.pop('benchmark', None):
         text = renew(text, 'speed', tables.speed(benchmark))
     if found := kept.pop('ranking', None):
@@ -104,8 +101,14 @@ def main(directories: list[str]) -> None:
     compared = {name: one for name, one in kept.items() if 'comparison' in one}
     text = renew(text, 'glance', tables.glance(compared))
     text = renew(text, 'studies', tables.studies(compared))
-    text = renew(text, 'runs', tables.runs([one for one in kept.values() if 'summary' in one]))
-    readme.write_text(text)
+    return renew(text, 'runs', tables.runs([one for one in kept.values() if 'summary' in one]))
+
+
+def main(directories: list[str]) -> None:
+    for directory in directories:
+        print(f'kept {keep(Path(directory)).relative_to(ROOT)}')
+    readme = ROOT / 'README.md'
+    readme.write_text(renewed(readme.read_text()))
 
 
 if __name__ == '__main__':

@@ -371,6 +371,10 @@ def test_command_on_three_devices(ask, made, tmp_path):
         ),
         (['--data=npz:nowhere.npz'], 'nowhere.npz: there is no such file'),
         (['--split', 'train', 'test'], "there is no split 'test'"),
+        (['--block=0'], 'block is 0; expected 1 or more images'),
+        (['--devices=-1'], r'devices=-1 asked for, but there are \d+ \(cpu\)'),
+        (['--net=5'], '--net: .5. is not an object'),
+        (['--size=2'], 'LeNet cannot be made for images|are too small for LeNet'),
     ],
 )
 def test_command_with_bad_input(made, tmp_path, capsys, changes, message):
@@ -394,10 +398,7 @@ def test_command_with_bad_input(made, tmp_path, capsys, changes, message):
 def test_command_without_a_net(made, tmp_path, capsys, net, message):
     flags = [f'--weights=file:{made}/0.safetensors', f'--data=npz:{made}/images.npz']
     flags += ['--endpoints=features', f'--out={tmp_path}', *([f'--net={net}'] if net else [])]
-    try:
-        assert command.main(flags) == 2
-    except SystemExit as stopped:  # as argparse ends
-        assert stopped.code == 2
+    assert command.main(flags) == 2
     assert message in capsys.readouterr().err
 
 
@@ -418,6 +419,24 @@ def test_features_of_a_runs_member(tiny_study, tmp_path, capsys):
     capsys.readouterr()
     assert command.main([*flags, '--endpoints=features', '--member=4']) == 2
     assert 'has the members 0..3' in capsys.readouterr().err
+
+
+def test_images_of_a_run_are_as_it_made_them(tmp_path):
+    """Of another size than its net declares, and fitted in another way."""
+    from tests import runs
+    from tljax import experiment
+
+    c = runs.run(endpoint='hidden1', steps=2, evaluate_every=0)
+    c.data.update(size=6, fit='squash')
+    experiment.run(c, tmp_path / 'run')
+    where = {'net': None, 'dataset': runs.DIGITS, 'split': 'train[:5]', 'root': tmp_path / 'store'}
+    found = [
+        features.extract(str(tmp_path / 'run'), endpoints=('hidden1',), **where, **changes)
+        for changes in ({}, {'size': 6, 'fit': 'squash'})
+    ]
+    assert found[0].folder == found[1].folder
+    with pytest.raises(ValueError, match=r'hidden1/kernel is .*36, 24.* there and .*64, 24'):
+        features.extract(str(tmp_path / 'run'), endpoints=('hidden1',), **where, size=8)
 
 
 def test_a_run_that_reads_an_earlier_endpoint(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 from tests import runs
 from tests.conftest import CACHE
+from tljax import hosts
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,6 +65,44 @@ def together(tmp_path_factory):
         time.sleep(0.05)
     first[1].send_signal(signal.SIGTERM)
     return workdir, ended(first), ended(begun(workdir))
+
+
+@pytest.mark.parametrize(
+    ('environment', 'tpu', 'joins'),
+    [
+        ({}, False, False),
+        ({'SLURM_NTASKS': '2', 'SLURM_PROCID': '0'}, False, False),  # a batch script
+        ({'SLURM_NTASKS': '1', 'SLURM_STEP_NODELIST': 'a'}, False, False),
+        ({'SLURM_NTASKS': '2', 'SLURM_STEP_NODELIST': 'a[1-2]'}, False, True),
+        ({}, True, True),
+        ({'JAX_PLATFORMS': 'cpu'}, True, False),
+    ],
+)
+def test_launchers_are_recognised(monkeypatch, environment, tpu, joins):
+    for name in [one for one in os.environ if one.startswith(('SLURM_', 'JAX_'))]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    asked = []
+    monkeypatch.setattr(hosts.importlib.util, 'find_spec', lambda name: tpu or None)
+    monkeypatch.setattr(hosts.jax.distributed, 'initialize', lambda: asked.append(1))
+    hosts.start()
+    assert len(asked) == joins
+
+
+def test_a_tpu_without_a_cluster_is_one_host_and_slurm_has_to_find_one(monkeypatch):
+    def nobody():
+        raise ValueError('coordinator_address should be defined.')
+
+    for name in [one for one in os.environ if one.startswith(('SLURM_', 'JAX_'))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(hosts.importlib.util, 'find_spec', lambda name: True)
+    monkeypatch.setattr(hosts.jax.distributed, 'initialize', nobody)
+    hosts.start()
+    monkeypatch.setenv('SLURM_NTASKS', '2')
+    monkeypatch.setenv('SLURM_STEP_NODELIST', 'a[1-2]')
+    with pytest.raises(ValueError, match='coordinator_address'):
+        hosts.start()
 
 
 def test_a_signal_to_one_stops_both_and_they_go_on(together):

@@ -68,6 +68,15 @@ def test_sgd_is_that_of_torch(momentum, decay, name):
     close(found, torch_sgd(given, 0.1, momentum, decay, nesterov=name == 'nesterov'))
 
 
+def test_decay_spares_the_tokens_of_a_vit():
+    tree = {'embed': {'class_token': jnp.ones((1, 1, 4)), 'positions': jnp.ones((1, 5, 4))}}
+    tree |= {'block1': {'out': {'kernel': jnp.ones((4, 4)), 'bias': jnp.ones(4)}}}
+    assert optimizers.decayed(tree) == {
+        'embed': {'class_token': False, 'positions': False},
+        'block1': {'out': {'kernel': True, 'bias': False}},
+    }
+
+
 def test_decay_spares_biases_and_norms():
     none = [jax.tree.map(jnp.zeros_like, PARAMS)]
     (found,) = descend(optimizers.build(options(), 1), none, HP)

@@ -1,6 +1,9 @@
 """Ranking of sources: scores of the right features, labels and classifiers; agreement by hand."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -102,13 +105,30 @@ def test_a_source_whose_head_has_a_norm_and_dropout(tmp_path):
     np.testing.assert_allclose(found, model.probabilities(images), rtol=1e-5)
 
 
+def test_command_ranks_on_several_devices(tiny_study):
+    """Nothing is drawn, so that no batch has to divide."""
+    done = subprocess.run(
+        [sys.executable, rank.__file__, f'--study={tiny_study}'],
+        env=os.environ | {'JAX_NUM_CPU_DEVICES': '3', 'JAX_PLATFORMS': 'cpu'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Kendall's tau" in done.stdout
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
         (['--data=sklearn:digits'], 'give --study DIR, or --data and two or more --weights'),
         (['--study={study}/scratch'], 'is a single run; expected a study of several sources'),
         (['--study={study}/nothing'], 'nothing is not finished: it has no results.json'),
-        (['--study={study}', '--by=luck'], "unknown score 'luck': there are logme, h_score"),
+        (['--by=luck'], "unknown score 'luck': there are logme, h_score"),
+        (['--out=nowhere/x.json'], '--out nowhere/x.json cannot be: there is no such folder'),
+        (
+            ['--data=sklearn:digits', '--weights=file:a.pth', '--net=file:a.pth=xx'],
+            "--net: 'xx' is not JSON",
+        ),
         (
             ['--data=sklearn:digits', '--weights=file:a.pth', '--net=file:b.pth={{}}'],
             '--net of file:b.pth, which is none of --weights',

@@ -1,5 +1,6 @@
 """A backbone's values: of published weights, or of an earlier run."""
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tljax import config as configs
 from tljax import initial, partition, workdir
 from tljax.nets import pretrained
 from tljax.types import PyTree
@@ -24,6 +26,32 @@ def net_of(weights: str) -> dict[str, Any]:
     if pretrained.is_published(weights):
         return pretrained.described(weights)
     return workdir.read_json(Path(weights) / 'config.json')['net']
+
+
+def told(text: str) -> dict[str, Any]:
+    """A net written as JSON: '{"name": "cifar_resnet", "depth": 20}'.
+
+    Raises:
+      ValueError: it is not JSON, or no object.
+    """
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f'--net: {text!r} is not JSON ({error})') from None
+    if not isinstance(found, dict):
+        raise ValueError(f'--net: {text!r} is not an object, such as {{"name": "vgg"}}')
+    return found
+
+
+def pixels_of(weights: str) -> dict[str, Any]:
+    """What a run made images into: 'size' and 'channels', 0 as the net declares, and 'fit'.
+
+    Published weights leave it to the net.
+    """
+    data = configs.default().data.to_dict()
+    if not pretrained.is_published(weights):
+        data |= workdir.read_json(Path(weights) / 'config.json')['data']
+    return {name: data[name] for name in ('size', 'channels', 'fit')}
 
 
 def values(

@@ -26,7 +26,7 @@ from tljax import backbones, hosts, partition, sharding, store, workdir
 from tljax.console import Show, say
 from tljax.data import decode, fingerprint, sources
 from tljax.data import streams as data
-from tljax.methods.networks import check_readout, encoder
+from tljax.methods.networks import check_images, check_readout, encoder
 from tljax.nets.pooling import pool
 from tljax.types import Array, PyTree
 
@@ -71,7 +71,7 @@ def extract(
     pool: str = 'mean',
     size: int = 0,
     channels: int = 0,
-    fit: str = 'crop',
+    fit: str = '',
     classes: Sequence[int | str] = (),
     data_dir: str = '',
     drop: str = '',
@@ -91,9 +91,9 @@ def extract(
       endpoints: of the backbone.
       root: the store's folder.
       pool: of `nets.pooling.POOLINGS`, for endpoints that are maps or tokens.
-      size: side of the images in pixels; 0: what the net declares.
-      channels: of the images; 0: what the net declares.
-      fit: how an image becomes square.
+      size: side of the images in pixels; 0: that of the run's images, or what the net declares.
+      channels: of the images; 0: in the same way.
+      fit: how an image becomes square; '': as in the run, or 'crop'.
       classes: those to keep; (): all.
       data_dir: of prepared TFDS sets.
       drop: names in the published weights to ignore.
@@ -109,8 +109,14 @@ def extract(
     if not endpoints:
         raise ValueError(f'no endpoint asked for; there are {", ".join(backbone.endpoints)}')
     check_readout(backbone, endpoints, pool)
-    wanted = backbone.input
-    pixels = decode.Pixels(size or wanted.size, channels or wanted.channels, fit)
+    if block < 1:
+        raise ValueError(f'block is {block}; expected 1 or more images')
+    theirs, wanted = backbones.pixels_of(weights), backbone.input
+    pixels = decode.Pixels(
+        size or theirs['size'] or wanted.size,
+        channels or theirs['channels'] or wanted.channels,
+        fit or theirs['fit'],
+    )
     source = sources.load(
         dataset,
         split,
@@ -118,6 +124,8 @@ def extract(
         classes=tuple(classes) or None,
         data_dir=data_dir or None,
     )
+    last = max(endpoints, key=backbone.endpoints.index)
+    check_images(backbone, source.image, last)
     of = {'until': endpoints, 'drop': drop, 'member': member}
     variables = backbones.values(weights, backbone, source.image, **of)
     arrays, folder = kept(

@@ -4,6 +4,7 @@ What the hosts decide by has to be the same on all, or they wait for each other 
 signals are agreed on here. The first host alone writes; see `workdir.replaced`.
 """
 
+import importlib.util
 import os
 
 import jax
@@ -15,19 +16,25 @@ from tljax.types import PyTree
 def start() -> None:
     """Joins the other processes of a run on several hosts, where a launcher has announced them.
 
-    Slurm and Cloud TPU are recognised; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
-    and JAX_PROCESS_ID.
+    Steps of Slurm (srun) and Cloud TPU are recognised; elsewhere set JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
     """
-    slurm = int(os.environ.get('SLURM_NTASKS', '1')) > 1 and 'SLURM_PROCID' in os.environ
-    pod = ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
+    # A batch script outside srun has the number of tasks, too, but is alone.
+    slurm = int(os.environ.get('SLURM_NTASKS', '1')) > 1 and 'SLURM_STEP_NODELIST' in os.environ
+    tpu = importlib.util.find_spec('libtpu') and os.environ.get('JAX_PLATFORMS') != 'cpu'
     if 'JAX_COORDINATOR_ADDRESS' in os.environ:
         jax.distributed.initialize(
             os.environ['JAX_COORDINATOR_ADDRESS'],
             int(os.environ['JAX_NUM_PROCESSES']),
             int(os.environ['JAX_PROCESS_ID']),
         )
-    elif slurm or pod:
-        jax.distributed.initialize()
+    elif slurm or tpu:
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            # How JAX says that it found no cluster: a TPU of one host, or none at all.
+            if slurm or 'coordinator_address' not in str(error):
+                raise
 
 
 def count() -> int:

@@ -56,11 +56,15 @@ def training_streams(config, members: Members) -> dict[str, data.Stream]:
         ]
         order, count = data.select(source, members.seed.tolist(), labels)
         augmented = augment.build(one.augment) if one.augment else None
-        draw = episodes.parse(one.draw) if one.draw else None
-        batch = draw.batch if draw else one.batch
+        draw, batch = episodes.parse(one.draw) if one.draw else None, batch_of(one)
         stream = data.Stream(name, source, order, count, batch, one.labelled, augmented, draw=draw)
         streams[name] = data.check_batch(stream, config.data.wrap)
     return streams
+
+
+def batch_of(stream: Mapping) -> int:
+    """Examples that a step draws from a stream, as the config describes it."""
+    return episodes.parse(stream['draw']).batch if stream.get('draw') else stream['batch']
 
 
 def held_out_streams(config, members: Members) -> dict[str, data.Stream]:

@@ -14,6 +14,8 @@ import optax
 from tljax import partition
 from tljax.types import Hparams, PyTree, unknown
 
+TOKENS = 'class_token', 'positions'  # of a ViT
+
 
 def _constant(config, steps):
     del config, steps
@@ -104,8 +106,15 @@ def multiplier(path: str, rates: Mapping[str, float]) -> float:
 
 
 def decayed(tree: PyTree) -> PyTree:
-    """True for leaves that weight decay may shrink: matrices and kernels, not biases or norms."""
-    return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, tree)
+    """True for leaves that weight decay may shrink: matrices and kernels, not biases or norms.
+
+    Nor a ViT's class token and positions (Touvron et al., 2021, arXiv:2012.12877, their code).
+    """
+
+    def shrinks(path, leaf) -> bool:
+        return jnp.ndim(leaf) >= 2 and getattr(path[-1], 'key', '') not in TOKENS
+
+    return jax.tree_util.tree_map_with_path(shrinks, tree)
 
 
 def _layerwise(rates: Mapping[str, float]) -> optax.GradientTransformation:

@@ -28,6 +28,7 @@ from tljax.data import fingerprint, sources
 from tljax.data import streams as data
 from tljax.evaluation import zero_shot
 from tljax.inputs import (
+    batch_of,
     held_out_streams,
     pixels_of,
     spec_of,
@@ -35,7 +36,7 @@ from tljax.inputs import (
     with_embeddings,
     with_tasks,
 )
-from tljax.methods.networks import check_readout, encoder
+from tljax.methods.networks import check_images, check_readout, encoder
 from tljax.nets import pretrained
 from tljax.program import Options
 from tljax.train import Members
@@ -77,8 +78,6 @@ def assembled(
     """Method and initial values for these streams, whose images are not yet read."""
     options, spec = options_of(config), with_embeddings(config, spec_of(streams, held))
     streams, held = with_tasks(streams, spec.tasks), with_tasks(held, spec.tasks)
-    for stream in streams.values():
-        sharding.check_batch(stream.batch, options.mesh.size, stream.name)
     method = build_method(config, spec)
     for stream in streams.values():
         steps = sum(phase.steps for phase in method.phases)
@@ -201,6 +200,11 @@ def check_choices(config) -> None:
     for place in ('streams', 'evaluate'):
         if not config.data[place]:
             raise ValueError(f'data.{place} is empty; expected one or more streams')
+    if 'source' not in config.data.streams or not config.data.streams.source.labelled:
+        raise ValueError("data.streams: expected a labelled stream 'source'")
+    devices = sharding.mesh(config.sharding.devices).size
+    for name, stream in config.data.streams.items():
+        sharding.check_batch(batch_of(stream), devices, name)
 
 
 def members_of(config) -> Members:
@@ -258,6 +262,7 @@ def build_method(config, spec: Spec) -> Method:
 
 def check_shapes(config, method: Method, spec: Spec) -> None:
     """Refuses a net or a head that cannot be made, or cannot take images as these data have."""
+    check_images(encoder(config), spec.image, config.endpoint)
     image = jax.ShapeDtypeStruct((1, *spec.image), np.uint8)
     try:
         made = jax.eval_shape(lambda: method.init(jax.random.key(0), spec))

@@ -88,7 +88,7 @@ def candidate(
     if not pretrained.is_published(weights):
         theirs = predicting.config_of(weights)
         c.endpoint, c.pool = theirs.endpoint, theirs.pool
-        c.data.size, c.data.channels = theirs.data.size, theirs.data.channels
+    c.data.update(backbones.pixels_of(weights))
     c.features.root = root
     c.init['from'], c.data.data_dir = weights, data_dir
     c.data.streams.source = configs.stream(

@@ -26,7 +26,7 @@ def mesh(devices: int = 0) -> Mesh:
             f'devices={devices} asked for, but {hosts.count()} hosts share all of their '
             f'{len(found)}; leave it at 0'
         )
-    if devices > len(found):
+    if not 0 <= devices <= len(found):
         raise ValueError(
             f'devices={devices} asked for, but there are {len(found)} ({found[0].platform}); '
             'on a CPU, JAX_NUM_CPU_DEVICES=8 simulates eight'

@@ -137,6 +137,11 @@ def _check(compare, runs: Mapping[str, Any], directory: Path) -> None:
 
     Where no arm has an accuracy, for all its tasks are regressions, the loss takes its place.
     """
+    if not compare.arms:
+        raise ValueError(
+            f'compare.arms is empty: name those of {", ".join(runs)} that are to be compared, as '
+            f'by --config.compare.arms={",".join(runs)}'
+        )
     twins = [pair for arm in ('', *compare.arms) for pair in twins_of(compare, arm).items()]
     for task, run in twins:
         if run not in runs:

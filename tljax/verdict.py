@@ -79,7 +79,7 @@ def compare(
 
     Args:
         arms: name -> what the run wrote into results.json.
-        baseline: the arm to compare with; its own rows carry the verdict `baseline`. Of '', as where
+        baseline: the arm to compare with; its own rows carry the verdict `baseline`. With '', where
             arms are tests of their own, all rows are as `summarise` gives them.
         stream: evaluation stream.
         metric: a score with one number per member.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.nets.published import SMALL as PUBLISHED
+from tljax.methods.networks import check_images
 from tljax.nets import BACKBONES, HEADS, Input, build_backbone, build_head
 from tljax.nets.backbone import run
 from tljax.partition import LIVE
@@ -118,6 +119,30 @@ def test_run():
 def test_run_explains_what_it_refuses(since, until, message):
     with pytest.raises(ValueError, match=message):
         run(STAGES, 1.0, since, until)
+
+
+@pytest.mark.parametrize(
+    ('net', 'side', 'message'),
+    [
+        (
+            build_backbone('inception_v3'),
+            64,
+            r'images \[64, 64, 3\] are too small for InceptionV3: ',
+        ),
+        (build_backbone('inception_v3'), 32, 'cannot be made for images|are too small'),
+        (build_backbone('googlenet'), 8, 'are too small for GoogLeNet: its mixed4a is '),
+        (build_backbone('vit', size='tiny', blocks=1), 8, r'smaller than a patch of 16'),
+        (build_backbone('lenet'), 8, 'are too small for LeNet: its conv2 is |cannot be made'),
+    ],
+)
+def test_images_that_leave_nothing_are_refused(net, side, message):
+    with pytest.raises(ValueError, match=message):
+        check_images(net, (side, side, net.input.channels))
+
+
+def test_images_just_large_enough_are_taken():
+    check_images(build_backbone('lenet'), (16, 16, 1))
+    check_images(build_backbone('inception_v3'), (75, 75, 3), 'mixed5b')
 
 
 def test_normalise():

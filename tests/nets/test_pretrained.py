@@ -163,6 +163,19 @@ def test_wrappers_and_counters_are_stripped(source, tmp_path):
     assert files.read(tmp_path / 'w.npz').keys() == source.keys()
 
 
+def test_wrappers_in_any_order_are_stripped(tmp_path):
+    np.savez(tmp_path / 'w.npz', **{'_orig_mod.module.a.weight': np.ones(2)})
+    assert list(files.read(tmp_path / 'w.npz')) == ['a.weight']
+    np.savez(tmp_path / 'none.npz')
+    assert files.read(tmp_path / 'none.npz') == {}
+
+
+def test_weights_that_cannot_be_written(tmp_path):
+    (tmp_path / 'folder.safetensors').mkdir()
+    with pytest.raises(ValueError, match=r'folder\.safetensors cannot be written: '):
+        files.write(tmp_path / 'folder.safetensors', {'a': np.ones(2, np.float32)})
+
+
 def test_half_precision_becomes_float32(tmp_path):
     import ml_dtypes
 

@@ -50,9 +50,12 @@ def test_mobilenet_on_imagenet(data_root, dtype):
     assert found == pytest.approx(88.0, abs=0.05 if dtype == 'float32' else 1.5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    'depth, file, expected', [(20, 'resnet20-12fca82f', 80.4), (56, 'resnet56-4bfd9763', 82.5)]
+    'depth, file, expected',
+    [
+        (20, 'resnet20-12fca82f', 80.4),
+        pytest.param(56, 'resnet56-4bfd9763', 82.5, marks=pytest.mark.slow),
+    ],
 )
 def test_cifar_resnets(data_root, depth, file, expected):
     folder, pixels = data_root / 'cifar10_jpg' / 'test', decode.Pixels(32, 3)

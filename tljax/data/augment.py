@@ -212,7 +212,7 @@ def _within(operation: str, name: str, value: float, top: float) -> None:
 
 
 def _whole(operation: str, value: float) -> int:
-    if isinstance(value, str) or value != int(value) or value < 0:
+    if isinstance(value, str) or not float(value).is_integer() or value < 0:
         raise ValueError(f'augment {operation}: expected a whole number of pixels, not {value!r}')
     return int(value)
 

@@ -32,8 +32,8 @@ class Auxiliary(NamedTuple):
           ValueError: it declares none, their endpoints are not computed, or the weight is below 0.
         """
         net = classifier.encoder
-        if weight < 0:
-            raise ValueError(f'options.auxiliary is {weight}; expected 0 or more')
+        if not isinstance(weight, int | float) or weight < 0:
+            raise ValueError(f'options.auxiliary is {weight!r}; expected a number, 0 or more')
         if not (declared := getattr(net, 'auxiliary', {})):
             raise ValueError(f'options.auxiliary: {type(net).__name__} has no auxiliary heads')
         first = net.endpoints.index(classifier.since) if classifier.since else 0

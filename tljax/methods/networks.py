@@ -1,6 +1,7 @@
 """The networks that methods share, bound to their roles."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -18,13 +19,44 @@ def encoder(config) -> nn.Module:
     """The backbone of config.net; its key `input` overrides fields of the declared input."""
     options = tuples(config.net.to_dict())
     changes = options.pop('input', {})
-    net = nets.build_backbone(options.pop('name', ''), **options)
-    if extra := set(changes) - set(net.input._fields):
-        raise unknown('key of net.input', sorted(extra)[0], net.input._fields)
-    wanted = net.input._replace(**changes)
-    if {len(wanted.mean), len(wanted.std)} - {1, wanted.channels}:
-        raise ValueError(f'net.input: mean and std need one number, or one a channel: {wanted}')
-    return net.clone(input=wanted) if changes else net
+    try:
+        net = nets.build_backbone(options.pop('name', ''), **options)
+        if extra := set(changes) - set(net.input._fields):
+            raise unknown('key of net.input', sorted(extra)[0], net.input._fields)
+        wanted = net.input._replace(**changes)
+        if {len(wanted.mean), len(wanted.std)} - {1, wanted.channels}:
+            raise ValueError(f'net.input: mean and std need one number, or one a channel: {wanted}')
+        net = net.clone(input=wanted) if changes else net
+        _ = net.endpoints
+    except TypeError as error:  # of a value that is none of its option's kind
+        raise ValueError(f'net={config.net.to_dict()} cannot be made: {error}') from error
+    return net
+
+
+def check_images(net: nn.Module, image: Sequence[int], until: str = 'features') -> None:
+    """Refuses images [H, W, C] that a net cannot take, or that leave an endpoint without a pixel.
+
+    Args:
+      until: the last endpoint that is wanted.
+
+    Raises:
+      ValueError: says which endpoint, or why.
+    """
+    names = net.endpoints[: net.endpoints.index(until) + 1]
+    images = jax.ShapeDtypeStruct((1, *image), jnp.float32)
+    make = partial(net.init_with_output, until=names)
+    try:
+        found, _ = jax.eval_shape(make, jax.random.key(0), images)
+    except Exception as error:  # of JAX or Flax, which have many
+        raise ValueError(
+            f'{type(net).__name__} cannot be made for images {list(image)}: {error}'
+        ) from error
+    for name, x in found.items():
+        if 0 in x.shape:
+            raise ValueError(
+                f'images {list(image)} are too small for {type(net).__name__}: its {name} is '
+                f'{list(x.shape[1:])} of them; take larger ones (data.size, or --size)'
+            )
 
 
 def check_readout(net: nn.Module, endpoints: Sequence[str], pooling: str) -> None:

@@ -31,7 +31,13 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, H, W, C] -> [N, 1 + H / patch * W / patch, width]."""
+        """[N, H, W, C] -> [N, 1 + H / patch * W / patch, width].
+
+        Raises:
+          ValueError: an image is smaller than a patch.
+        """
+        if min(x.shape[1:3]) < self.patch:
+            raise ValueError(f'an image of {x.shape[1:3]} is smaller than a patch of {self.patch}')
         sides = (self.patch, self.patch)
         conv = Conv(
             self.width, sides, strides=sides, padding='VALID', dtype=self.dtype, name='patches'

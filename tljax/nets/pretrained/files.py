@@ -7,6 +7,7 @@ import numpy as np
 
 from tljax.nets.pretrained import torchfile
 
+WRAPPERS = 'module.', '_orig_mod.'  # of several devices, of a compiled model
 TORCH = ('.pth', '.pt', '.th', '.tar', '.bin', '.ckpt')
 
 
@@ -34,9 +35,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
     else:
         known = ', '.join(('.safetensors', '.npz', *TORCH))
         raise ValueError(f'{path}: weight files end in {known}')
-    for prefix in ('module.', '_orig_mod.'):
-        if all(name.startswith(prefix) for name in arrays):
-            arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+    around = lambda prefix: arrays and all(name.startswith(prefix) for name in arrays)
+    while prefix := next(filter(around, WRAPPERS), ''):
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
     return {n: array for n, array in arrays.items() if not n.endswith('num_batches_tracked')}
 
 
@@ -51,8 +52,10 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         raise ValueError(f'{path}: weights are exported to a file that ends in .safetensors')
     library = _library(path)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    # The metadata tells PyTorch's readers what they have.
-    library.save_file(arrays, path, metadata={'format': 'pt'})
+    try:  # the metadata tells PyTorch's readers what they have
+        library.save_file(arrays, path, metadata={'format': 'pt'})
+    except Exception as error:  # the library's own error class is no stable name
+        raise ValueError(f'{path} cannot be written: {error}') from error
 
 
 def _library(path: Path):
