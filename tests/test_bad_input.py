@@ -54,7 +54,7 @@ def refused(tmp_path, capsys):
         ('net.input.sizes=3', "unknown key of net.input 'sizes': .*; did you mean 'size'?"),
         ('head.name=cosin', "unknown head 'cosin': .*; did you mean 'cosine'?"),
         ('net={}', "^unknown backbone '': there are "),
-        ('net.dense=-3', r"net={'dense': -3, .* cannot be made for images \[8, 8, 1\]: "),
+        ('net.dense=-3', r'net: MLP cannot be made for images \[8, 8, 1\]: '),
         (
             'net.input.mean=(0.1, 0.2)',
             '^net.input: mean and std need one number, or one a channel: Inp',
@@ -62,7 +62,7 @@ def refused(tmp_path, capsys):
         ('net.input.mean=0.5', r"^net=.* cannot be made: object of type 'float' has no len"),
         ('net={"name": "vit", "blocks": "x"}', "^net=.*'blocks': 'x'.* cannot be made: "),
         ('options.auxiliary=x', "options.auxiliary is 'x'; expected a number, 0 or more"),
-        (SOURCE + 'augment=shift:inf', 'augment shift: expected a whole number of pixels, not inf'),
+        (SOURCE + 'augment=shift:inf', 'augment crop: expected a whole number of pixels, not inf'),
         (SOURCE + 'labelled=False', "data.streams: expected a labelled stream 'source'"),
         ('head={"name": "linear", "classes": 3}', 'head.classes: the data tell the number of cl'),
         ('selection=best', "unknown selection 'best': there are last, source_validation, entropy"),
@@ -146,8 +146,11 @@ def test_command_line_that_cannot_be(monkeypatch, request, capsys, arguments, me
     [
         ('compare.baseline=scrach', "No arm is named 'scrach'. Did you mean 'scratch'?"),
         ('compare.arms=("scratch", "tuned")', "unknown arm in compare.arms 'tuned': there are"),
-        ('compare.arms=()', 'compare.arms is empty: name those of pretrain, scratch, '),
-        ('sharding.devices=2', r'devices=2 asked for, but there are 1|batch 25 does not divide'),
+        (
+            'compare.arms=()',
+            'compare.arms is empty: name the runs to compare (--config.compare.arms=',
+        ),
+        ('sharding.devices=2', 'devices=2 asked for, but there are 1'),
         ('compare.stream=tset', "was not evaluated on 'tset'. Did you mean 'test'?"),
         ('compare.also=("tset",)', "unknown stream in compare.also of scratch 'tset'"),
         ('compare.metric=acuracy', "has no 'acuracy' on 'test'. Did you mean 'accuracy' or"),

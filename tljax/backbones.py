@@ -25,7 +25,7 @@ def net_of(weights: str) -> dict[str, Any]:
     """
     if pretrained.is_published(weights):
         return pretrained.described(weights)
-    return workdir.read_json(Path(weights) / 'config.json')['net']
+    return _config(weights)['net']
 
 
 def told(text: str) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def pixels_of(weights: str) -> dict[str, Any]:
     """
     data = configs.default().data.to_dict()
     if not pretrained.is_published(weights):
-        data |= workdir.read_json(Path(weights) / 'config.json')['data']
+        data |= _config(weights)['data']
     return {name: data[name] for name in ('size', 'channels', 'fit')}
 
 
@@ -108,11 +108,19 @@ def _shapes(tree: PyTree) -> dict[str, list[int]]:
     return {path: list(leaf.shape) for path, leaf in leaves if hasattr(leaf, 'shape')}
 
 
+def _config(weights: str) -> dict[str, Any]:
+    """config.json of a run that weights are of."""
+    if not (Path(weights) / 'checkpoints').is_dir():
+        kinds = ', '.join(f'{kind}:' for kind in pretrained.KINDS)
+        raise ValueError(
+            f'weights {weights}: expected a run directory with checkpoints, or {kinds}'
+        )
+    return workdir.read_json(Path(weights) / 'config.json')
+
+
 def _of_run(run: Path, member: int) -> tuple[PyTree, PyTree]:
     """`(params, mutable)` of one member of a run."""
-    if not (run / 'checkpoints').is_dir():
-        kinds = ', '.join(f'{kind}:' for kind in pretrained.KINDS)
-        raise ValueError(f'weights {run}: expected a run directory with checkpoints, or {kinds}')
+    _config(str(run))
     count = len(workdir.read_json(run / 'results.json')['members'])
     if not 0 <= member < count:
         raise ValueError(f'member {member}: {run} has the members 0..{count - 1}')

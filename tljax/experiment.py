@@ -137,7 +137,7 @@ def _completed(
         'seconds': {
             'setup': round(setup, 2),
             'train': round(fitted.seconds, 2),
-            'total': round(time.perf_counter() - begun, 2),
+            'total': round(fitted.earlier + time.perf_counter() - begun, 2),
         }
     }
     write_json(directory / 'results.json', results)

@@ -63,6 +63,7 @@ class Fitted(NamedTuple):
     mutable: PyTree
     step: np.ndarray
     seconds: float
+    earlier: float  # of these seconds, those of processes before this one
 
 
 def fit(
@@ -213,8 +214,10 @@ class _Run:
     def fitted(self, values: tuple[PyTree, PyTree]) -> Fitted:
         if self.calls.score:
             best = self.best
-            return Fitted(best['params'], best['mutable'], np.asarray(best['step']), self.seconds)
-        return Fitted(*values, np.full(len(self.members.table), self.step), self.seconds)
+            values, step = (best['params'], best['mutable']), np.asarray(best['step'])
+        else:
+            step = np.full(len(self.members.table), self.step)
+        return Fitted(*values, step, self.seconds, self.spent)
 
     def _set_pace(self, count: int, seconds: float) -> None:
         """Steps of the next call, so that it takes about CALL_SECONDS."""

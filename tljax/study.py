@@ -139,8 +139,8 @@ def _check(compare, runs: Mapping[str, Any], directory: Path) -> None:
     """
     if not compare.arms:
         raise ValueError(
-            f'compare.arms is empty: name those of {", ".join(runs)} that are to be compared, as '
-            f'by --config.compare.arms={",".join(runs)}'
+            'compare.arms is empty: name the runs to compare (--config.compare.arms=...), of '
+            + ', '.join(runs)
         )
     twins = [pair for arm in ('', *compare.arms) for pair in twins_of(compare, arm).items()]
     for task, run in twins:

@@ -49,7 +49,7 @@ def check_images(net: nn.Module, image: Sequence[int], until: str = 'features') 
         found, _ = jax.eval_shape(make, jax.random.key(0), images)
     except Exception as error:  # of JAX or Flax, which have many
         raise ValueError(
-            f'{type(net).__name__} cannot be made for images {list(image)}: {error}'
+            f'net: {type(net).__name__} cannot be made for images {list(image)}: {error}'
         ) from error
     for name, x in found.items():
         if 0 in x.shape:
