@@ -20,6 +20,14 @@ the target, and `oracle`, which is trained on the target's training images with 
     python launch/train.py --config configs/adapt.py:dann+dan,tfds:mnist,tfds:usps,only=0+1+2+3+4 \
         --workdir runs/mnist_to_usps_partial
 
+A target without any labels is images:PATH, all images below a folder: there is no oracle then, and
+accuracy is of the source's test split, for that of the target cannot be known. The step is still
+chosen on the target, and predict.py tells what its images are.
+
+    python launch/train.py --config configs/adapt.py:dann+mcd,folder:photos,images:sketches,flip \
+        --workdir runs/photos_to_images
+    python launch/predict.py --run runs/photos_to_images/dann sketches
+
 Further fields: with 'full', schedules are 20,000 steps long for every method, about as the papers'
 but not each paper's own; without, as short as they may be on a CPU. With 'sampled', training takes
 2000 images of MNIST and 1800 of USPS, a seeded draw in place of that of Long et al., 2013, which is
@@ -149,6 +157,11 @@ def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
     c = config.default()
     c.name = '_to_'.join(map(name_of, (source, target)))
     c.title = f'{name_of(source)} → {name_of(target)}'
+    labels = not target.startswith('images:')
+    if not labels:
+        c.title += ', without labels: accuracy is of the source'
+    if only and not labels:
+        raise ValueError(f'only={"+".join(only)}: of {target} no labels are known to choose by')
     if only:
         c.title += f', of which there are only {", ".join(only)}'
     c.description = f'Unsupervised domain adaptation from {source} to {target}'
@@ -176,10 +189,13 @@ def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
     train = [{'batch': 64, 'augment': augment, 'sample': sample} for sample in few]
     unlabelled = config.stream(**there, **train[1], labelled=False)
     c.data.streams.source = config.stream(**here, **train[0])
-    c.data.evaluate.test = config.held_out(**there, split=test_split(target))
+    if labels:
+        c.data.evaluate.test = config.held_out(**there, split=test_split(target))
     # What the selectors look at; parts of large sets, for evaluation not to outlast training.
     c.data.evaluate.val = config.held_out(**here, split=test_split(source), sample=2000)
-    c.data.evaluate.target = config.held_out(**there, split='train', labelled=False, sample=2000)
+    c.data.evaluate.target = config.held_out(
+        **there, split='train', labelled=False, sample=few[1] or 2000
+    )
     c.selection = 'last' if only else 'information_maximisation'
     c.members.seed = (0, 1, 2, 3, 4)
     c.steps = FULL if 'full' in extras else STEPS
@@ -194,9 +210,14 @@ def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
         if 'net' in changes:
             changes['net'] = {**c.net, **changes['net']}
         c.runs[method] = {**changes, 'data': {'streams': streams}}
-    c.runs.oracle = {'data': {'streams': {'source': {**there, **train[1]}}}}
-    arms = ('source_only', *methods, 'oracle')
-    c.compare.update(baseline='source_only', ceiling='oracle', arms=arms)
+    arms = ('source_only', *methods)
+    c.compare.update(baseline='source_only', arms=arms)
+    if labels:
+        c.runs.oracle = {'data': {'streams': {'source': {**there, **train[1]}}}}
+        c.compare.update(ceiling='oracle', arms=(*arms, 'oracle'))
+    else:
+        c.compare.stream = 'val'
+        del c.data.evaluate['test']
     return c
 
 

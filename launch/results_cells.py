@@ -45,16 +45,18 @@ def words(selection: str) -> str:
 def published(name: str, study: dict) -> dict[str, str]:
     """Arm -> what was reported of it: for the pair that the study adapts, or a study of this name.
 
-    Behind it stands by how much our reported number falls short of one of the same protocol.
+    Behind it stands by how much our reported number falls short, but not of one that is marked as
+    of sampled sets. A study of those has texts of its own: 'SOURCE,TARGET,sampled'.
     """
     known = json.loads(PUBLISHED.read_text())
     pair = _PAIR.search(study['command'])
     if pair and 'only=' in pair[2]:
         return {}  # of a target without some classes nothing was
-    reported = known.get(pair[1] if pair else name, {})
-    sampled = bool(pair) and 'sampled' in pair[2]
+    if pair:
+        name = f'{pair[1]},sampled' if 'sampled' in pair[2] else pair[1]
+    reported = known.get(name, {})
     return {
-        arm: text + (_short(_ours(study, arm), text) if ('sampled' in text) == sampled else '')
+        arm: text + ('' if 'sampled' in text else _short(_ours(study, arm), text))
         for arm, text in reported.items()
         if arm in (*study['arms'], 'single')
     }

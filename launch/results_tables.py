@@ -119,8 +119,10 @@ def _by_arm(name: str, study: dict) -> list[str]:
     """A row an arm; columns: the last step, that selected without target labels, that with them,
     other scores, and what was published. Other selections are in the report and in what is kept.
     """
-    shown = ('last', study.get('selection'), 'oracle')
-    selections = {k: rows for k, rows in study.get('selections', {}).items() if k in shown}
+    selections = study.get('selections', {})  # the configured one first of those without labels
+    free = [name for name in selections if name not in ('last', 'oracle')]
+    shown = ('last', *free[:1], 'oracle')
+    selections = {name: rows for name, rows in selections.items() if name in shown}
     selections = selections or {'accuracy': study['comparison']}
     reported = published(name, study)
     also = study.get('also', {})

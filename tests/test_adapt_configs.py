@@ -3,12 +3,14 @@
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import adapt, adapt_pretrained
+from tests import runs
 from tests.data import toys
 from tests.test_configs import shrink
 from tljax import config as configs
-from tljax import experiment
+from tljax import experiment, study
 from tljax.prepare import build_method, parameter_table
 from tljax.types import Spec
 
@@ -70,6 +72,36 @@ def test_partial_adaptation_is_not_selected_by_a_score_that_wants_all_classes():
     of = lambda *extras: adapt.get_config(','.join(('dann,tfds:mnist,tfds:usps', *extras)))
     assert of('only=0+1').selection == 'last'
     assert of().selection == of('full').selection == 'information_maximisation'
+
+
+def test_a_target_without_labels(tmp_path):
+    """A plain folder: adapted to and selected on, while accuracy is of the source."""
+    for name in ('source/a', 'source/b', 'target'):
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = np.random.RandomState(i).randint(0, 256, (8, 8, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f'{i}.png')
+    pair = f'folder:{tmp_path}/source,images:{tmp_path}/target'
+    c = configs.checked(adapt.get_config(f'dann,{pair}'))
+    assert set(c.data.evaluate) == {'val', 'target'} and set(c.runs) == {'source_only', 'dann'}
+    shrink(c)
+    for run in c.runs.values():
+        run.steps = 4
+    c.net = {'name': 'mlp', 'widths': (3,), 'dense': 4, 'input': {'size': 8, 'channels': 3}}
+    c.update(steps=4, evaluate_every=2, block=8)
+    results = study.run(configs.checked(c), tmp_path / 'study')
+    assert results['stream'] == 'val'
+    found = np.load(tmp_path / 'study/dann/figures/features.npz')
+    assert (found['label'][found['target']] == -1).all()
+    assert set(found['label'][~found['target']]) <= {0, 1}
+    assert set(runs.results(tmp_path / 'study/dann')['scores']) == {'val'}
+    with pytest.raises(ValueError, match=r'only=a: of images:.* no labels are known'):
+        adapt.get_config(f'dann,{pair},only=a')
+    backwards = configs.checked(adapt.get_config(f'dann,images:{tmp_path}/target,folder:b'))
+    with pytest.raises(
+        ValueError, match=r"stream 'source': images:.*target has no labels: give fo"
+    ):
+        experiment.run(configs.merged(backwards, backwards.runs.dann), tmp_path / 'backwards')
 
 
 def table(config) -> dict[str, dict]:

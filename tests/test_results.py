@@ -143,18 +143,25 @@ def test_a_row_an_arm_with_selections_and_what_was_published(tmp_path, monkeypat
     study = STUDY | {'ceiling': 'top', 'comparison': last, 'selection': 'last'}
     study['selections'] = {'last': last, 'entropy': last, 'oracle': oracle}
     table = results_tables.studies({'toys': study}).splitlines()
-    assert table[3] == '|  | last step | oracle step (target labels) | seeds | published |'
-    assert table[5] == '| plain | 50.0 ± 1.0 | 62.5 ± 1.0 | 3 |  |'
-    assert table[6] == (
-        '| better | 75.0 ± 1.0<br>+25.0 ± 2.0: helps | 75.0 ± 1.0<br>+25.0 ± 2.0: helps | 3 | '
-        '76.5 (Ada 1843)<br>-1.5 |'
+    assert (
+        table[3] == '|  | last step | entropy | oracle step (target labels) | seeds | published |'
     )
-    assert table[7] == '| top | 87.5 ± 1.0 | 100.0 ± 1.0 | 3 |  |'
+    assert table[5] == '| plain | 50.0 ± 1.0 | 50.0 ± 1.0 | 62.5 ± 1.0 | 3 |  |'
+    better = '75.0 ± 1.0<br>+25.0 ± 2.0: helps'
+    assert table[6] == (
+        f'| better | {better} | {better} | {better} | 3 | 76.5 (Ada 1843)<br>-1.5 |'
+    )
+    assert table[7] == '| top | 87.5 ± 1.0 | 87.5 ± 1.0 | 100.0 ± 1.0 | 3 |  |'
 
 
 def test_what_was_published_is_of_the_pair_and_of_the_protocol(tmp_path, monkeypatch):
     (tmp_path / 'published.json').write_text(
-        json.dumps({'folder:a,folder:b': {'better': '80.0 (Ada)', 'top': '99.0 (Ada, sampled)'}})
+        json.dumps(
+            {
+                'folder:a,folder:b': {'better': '80.0 (Ada)', 'top': '99.0 (Ada, sampled)'},
+                'folder:a,folder:b,sampled': {'top': '99.0 (Ada)'},
+            }
+        )
     )
     monkeypatch.setattr(results_cells, 'PUBLISHED', tmp_path / 'published.json')
     rows = [row(arm, mean) for arm, mean in zip(STUDY['arms'], (0.5, 0.75, 0.875), strict=True)]
@@ -166,7 +173,7 @@ def test_what_was_published_is_of_the_pair_and_of_the_protocol(tmp_path, monkeyp
         return [line.split(' | ')[-1].strip(' |') for line in lines if re.match(r'\| [pbt]', line)]
 
     assert cells('') == cells(',full', 'other') == ['', '80.0 (Ada)<br>-5.0', '99.0 (Ada, sampled)']
-    assert cells(',sampled') == ['', '80.0 (Ada)', '99.0 (Ada, sampled)<br>-11.5']
+    assert cells(',sampled') == ['', '', '99.0 (Ada)<br>-11.5']
     assert cells(',only=1') == ['3', '3', '3']
 
 

@@ -223,7 +223,7 @@ def checked(config: ConfigDict) -> ConfigDict:
       ValueError: a key that does not exist, or a value of another type than the default's.
     """
     base = default()
-    base.data.update(streams=ConfigDict(), evaluate=ConfigDict())
+    base.data.streams, base.data.evaluate = ConfigDict(), ConfigDict()  # update would keep theirs
     own = {key: value for key, value in config.items() if key not in ('runs', 'compare')}
     result = merged(base, own)
     result.runs = ConfigDict(config.get('runs', {}))

@@ -19,8 +19,20 @@ def pixels_of(config, fit: str = '') -> decode.Pixels:
     return decode.Pixels(size, channels, fit or data.fit)
 
 
-def _load(config, name: str, stream: Mapping) -> sources.Source:
+def _load(config, name: str, stream: Mapping, known: dict[str, sources.Source]) -> sources.Source:
+    key = repr((dict(stream), pixels_of(config, stream['fit']), config.data.data_dir))
+    if key not in known:
+        known[key] = _opened(config, name, stream)
+    return known[key]
+
+
+def _opened(config, name: str, stream: Mapping) -> sources.Source:
     try:
+        if stream['labelled'] and stream['dataset'].startswith('images:'):
+            raise ValueError(
+                f'{stream["dataset"]} has no labels: give folder:PATH, with a sub-folder for each '
+                'class, or labelled=False'
+            )
         source = sources.load(
             stream['dataset'],
             stream['split'],
@@ -38,18 +50,23 @@ def _load(config, name: str, stream: Mapping) -> sources.Source:
         raise ValueError(f'stream {name!r}: {error}') from error
 
 
-def training_streams(config, members: Members) -> dict[str, data.Stream]:
+def training_streams(
+    config, members: Members, known: dict[str, sources.Source] | None = None
+) -> dict[str, data.Stream]:
     """The streams that batches are drawn from, few-shot subsets chosen member by member.
 
     The member axis labels_per_class is for the labelled streams that set labels_per_class; if
     none does, for all labelled ones.
+
+    Args:
+      known: sources that were opened before, as several runs share them; filled here.
     """
-    wanted = config.data.streams
+    known, wanted = {} if known is None else known, config.data.streams
     few = {name for name, stream in wanted.items() if stream.labels_per_class}
     few = few or {name for name, stream in wanted.items() if stream.labelled}
     streams = {}
     for name, one in wanted.items():
-        source = _load(config, name, one)
+        source = _load(config, name, one, known)
         labels = [
             member.get('labels_per_class', one.labels_per_class) if name in few else 0
             for member in members.table
@@ -67,11 +84,13 @@ def batch_of(stream: Mapping) -> int:
     return episodes.parse(stream['draw']).batch if stream.get('draw') else stream['batch']
 
 
-def held_out_streams(config, members: Members) -> dict[str, data.Stream]:
+def held_out_streams(
+    config, members: Members, known: dict[str, sources.Source] | None = None
+) -> dict[str, data.Stream]:
     """The streams to evaluate on: whole or a fixed part, in order, the same for every member."""
-    streams, none = {}, [0] * len(members.table)
+    streams, none, known = {}, [0] * len(members.table), {} if known is None else known
     for name, wanted in config.data.evaluate.items():
-        source = _load(config, name, wanted)
+        source = _load(config, name, wanted, known)
         order, count = data.select(source, none, none)
         stream = data.Stream(name, source, order, count, config.block, wanted.labelled)
         streams[name] = stream._replace(protocol=wanted.protocol)

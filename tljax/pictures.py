@@ -1,7 +1,8 @@
 """What a run shows of itself, in `figures/`: pictures of its method, and where features lie.
 
 NAME.png, NAME.txt   a grid of images, and its caption
-features.npz         t-SNE of features of both domains: place [P, 2], label [P], target [P] bool
+features.npz         t-SNE of features of both domains: place [P, 2], label [P], -1 where it is not
+                     known, target [P] bool
 """
 
 import io
@@ -44,12 +45,15 @@ def leave(prepared: Prepared, values: tuple[PyTree, PyTree], directory: Path) ->
 def domains_of(prepared: Prepared) -> dict[str, Stream]:
     """Where images of the 'source' and the 'target' come from, in a run that adapts to a target.
 
-    Held-out ones where there are any: the streams 'test' for the target, 'val' for the source.
+    Held-out ones where there are any: the streams 'test' for the target, 'val' for the source. A
+    target without labels has no 'test'.
     """
     streams, held = prepared.streams, prepared.held
     if 'target' not in {**streams, **held}:
         return {}
-    target = held['test'] if 'test' in held else streams['target']
+    target = next(
+        one for one in (held.get('test'), streams.get('target'), held.get('target')) if one
+    )
     return {'source': held['val'] if 'val' in held else streams['source'], 'target': target}
 
 
@@ -108,7 +112,7 @@ def write_features(path: Path, prepared: Prepared, values: tuple, domains: dict)
     for stream in domains.values():
         images, label = sample(stream, POINTS)
         features.append(np.asarray(predict(*values, jnp.asarray(images))['features']))
-        labels.append(label)
+        labels.append(label if stream.labelled else np.full_like(label, -1))
     target = np.repeat([False, True], [len(label) for label in labels])
     file = io.BytesIO()
     place = t_sne(np.concatenate(features))

@@ -72,6 +72,31 @@ def prepare(config) -> Prepared:
     return ready._replace(digests=fingerprint.digests(config, streams, held))
 
 
+def check(config, known: dict[str, sources.Source]) -> None:
+    """Refuses a run of a study before the first of them, as far as its own config and data tell.
+
+    Not where that is costly: initial values, the cached prefix and embeddings of classes.
+
+    Args:
+      config: of the run.
+      known: sources that were opened for others; see `training_streams`.
+
+    Raises:
+      ValueError: as `prepare` would, when the run's turn came.
+    """
+    check_choices(config)
+    members = members_of(config)
+    streams = training_streams(config, members, known)
+    held = held_out_streams(config, members, known)
+    spec = spec_of(streams, held)
+    if not config.data.embeddings:
+        method = build_method(config, spec)
+        _check_steps(method, streams)
+        check_images(encoder(config), spec.image, config.endpoint)
+        params, _ = jax.eval_shape(lambda: method.init(jax.random.key(0), spec))
+        parameter_table(config, method, params)
+
+
 def assembled(
     config, members: Members, streams: Mapping[str, data.Stream], held: Mapping[str, data.Stream]
 ) -> Prepared:
@@ -79,13 +104,17 @@ def assembled(
     options, spec = options_of(config), with_embeddings(config, spec_of(streams, held))
     streams, held = with_tasks(streams, spec.tasks), with_tasks(held, spec.tasks)
     method = build_method(config, spec)
-    for stream in streams.values():
-        steps = sum(phase.steps for phase in method.phases)
-        sampling.check_range(steps, stream.batch, stream.name)
+    _check_steps(method, streams)
     check_shapes(config, method, spec)
     values = initial.values(method, spec, members, config)
     table = parameter_table(config, method, values[0])
     return Prepared(config, members, streams, held, spec, method, values, table, options)
+
+
+def _check_steps(method: Method, streams: Mapping[str, data.Stream]) -> None:
+    steps = sum(phase.steps for phase in method.phases)
+    for stream in streams.values():
+        sampling.check_range(steps, stream.batch, stream.name)
 
 
 def resident(ready: Prepared) -> Prepared:

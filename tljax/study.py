@@ -9,6 +9,7 @@ from tljax import (
     experiment,
     hosts,
     initial,
+    prepare,
     report,
     selection,
     summary,
@@ -21,7 +22,6 @@ from tljax.console import CONSOLE, say
 from tljax.data import sources
 from tljax.evaluation import multitask
 from tljax.evaluation.classification import METRICS
-from tljax.prepare import check_choices, members_of
 from tljax.types import unknown
 
 
@@ -149,8 +149,8 @@ def _check(compare, runs: Mapping[str, Any], directory: Path) -> None:
     judged = {*compare.arms, *(run for _, run in twins)}
     trial = {}
     for name, one in runs.items():
-        check_choices(one)
-        members = members_of(one).table
+        prepare.check_choices(one)
+        members = prepare.members_of(one).table
         names = _scores_of(one, directory / name) if name in judged else {}
         zeros = [0.0] * len(members)
         evaluated = {stream: dict.fromkeys(scores, zeros) for stream, scores in names.items()}
@@ -169,6 +169,13 @@ def _check(compare, runs: Mapping[str, Any], directory: Path) -> None:
                 raise unknown(f'stream in compare.also of {arm}', stream, trial[arm]['scores'])
     if compare.twins:
         _by_task(compare, trial)
+    known: dict = {}
+    for name, one in runs.items():
+        if not (directory / name / 'results.json').exists():
+            try:
+                prepare.check(one, known)
+            except ValueError as error:
+                raise ValueError(f'run {name!r}: {error}') from error
 
 
 def _scores_of(run, directory: Path) -> dict[str, Iterable[str]]:

@@ -124,6 +124,26 @@ def test_no_class_folders(tmp_path):
         load(tmp_path)
 
 
+def test_images_without_classes(pool):
+    """All below a folder, whatever they lie in; in a mixed order that is always the same."""
+    source = sources.load(f'images:{pool}', 'all', size=4)
+    assert source.classes == ('image',) and not source.labels.any()
+    assert len(source.keys) == sum(
+        len(sources.load(f'folder:{pool}', one).keys) for one in ('train', 'test')
+    )
+    assert list(source.keys) != sorted(source.keys)
+    assert list(source.keys) == list(sources.load(f'images:{pool}', 'train').keys)
+
+
+def test_images_that_are_not_there(tmp_path):
+    with pytest.raises(
+        ValueError, match='nowhere: there is no such folder; expected one of images'
+    ):
+        sources.load(f'images:{tmp_path}/nowhere')
+    with pytest.raises(ValueError, match='there is no image file below it'):
+        sources.load(f'images:{tmp_path}')
+
+
 def test_one_class_only(tmp_path):
     fill(tmp_path / 'cat', 3)
     with pytest.raises(ValueError, match=r"has the one class 'cat'; expected .* two or more"):

@@ -13,6 +13,7 @@ from tljax.data.labels import read_csv
 from tljax.data.splits import Dataset, Part, canonical, stratified
 
 LABELS = 'labels.csv'
+UNLABELLED = 'image'  # the one class of images that have none
 _SPLITS = ('train', 'val', 'test')
 
 
@@ -60,6 +61,24 @@ def open_folder(path: str, pixels: decode.Pixels) -> Dataset:
     return Dataset(classes, sizes, functools.partial(_read, tables, pixels))
 
 
+def open_images(path: str, pixels: decode.Pixels) -> Dataset:
+    """Opens all images anywhere below a folder, without classes: for streams without labels.
+
+    They are one split, 'train', in a fixed shuffled order.
+
+    Raises:
+      ValueError: the folder is missing or has no images, or a name is not UTF-8.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise ValueError(f'{root}: there is no such folder; expected one of images')
+    if not (files := images_below(root)):
+        raise ValueError(f'{root}: there is no image file below it')
+    tables = {'train': table({UNLABELLED: files}, (UNLABELLED,))}
+    pixels = pixels._replace(channels=pixels.channels or 3)
+    return Dataset((UNLABELLED,), {'train': len(files)}, functools.partial(_read, tables, pixels))
+
+
 def _pooled(root: Path, pixels: decode.Pixels) -> Dataset:
     tree = _scan(root)
     classes = tuple(tree)
@@ -84,7 +103,7 @@ def _tabled(root: Path, pixels: decode.Pixels) -> Dataset:
             raise ValueError(f'{file}: row {number} names {path}, which is not there')
     whole = (t for t, task in tasks.items() if task.kind == 'classification' and task.classes[1:])
     own = next((t for t in whole if (targets[t] >= 0).all()), None)
-    classes = tasks[own].classes if own else ('image',)
+    classes = tasks[own].classes if own else (UNLABELLED,)
     labels = targets[own] if own else np.zeros(len(paths), np.int32)
     tables = {
         split: (
@@ -220,7 +239,8 @@ def _scan(top: Path) -> dict[str, list[str]]:
         loose = sum(is_image(file.name) for file in top.iterdir())
         raise ValueError(
             f'{top}: has no class sub-folders ({loose} image files lie in it directly); expected '
-            f'one sub-folder of images per class, such as {top}/cat and {top}/dog'
+            f'one sub-folder of images per class, such as {top}/cat and {top}/dog; images without '
+            f'labels are images:{top}'
         )
     return tree
 

@@ -16,6 +16,7 @@ from tljax.types import Task
 OPEN = {
     'tfds': tfds.open_tfds,
     'folder': folder.open_folder,
+    'images': folder.open_images,
     'npz': inmemory.open_npz,
     'sklearn': inmemory.open_sklearn,
     'awa': zero_shot.open_awa,
@@ -62,7 +63,7 @@ def load(
     """Opens a set of labelled images. Labels are read, images are not, but for the first.
 
     Args:
-      spec: 'tfds:NAME', 'folder:PATH', 'npz:PATH', 'sklearn:digits', or of feature vectors
+      spec: 'tfds:NAME', 'folder:PATH', 'images:PATH', 'npz:PATH', 'sklearn:digits', or of features
         'awa:PATH' or 'xian:PATH'; see `OPEN` for each.
       split: a split, or an expression such as 'train[:10%]+val[100:]' or 'all'; see `splits.parse`.
       size: side of the square images are resized to; None: as they are, if all have one size.

@@ -228,7 +228,8 @@ def features(
 
     Args:
         place: [P, 2].
-        label: [P] int; the name of each class stands amid its source examples.
+        label: [P] int, -1 where it is not known, which is grey; the name of each class stands amid
+            its source examples.
         target: [P] bool; target examples are open triangles, source ones dots.
         classes: names.
         title: above the panel.
@@ -237,7 +238,7 @@ def features(
     axes.grid(False)
     axes.set(xticks=(), yticks=())
     for i in np.unique(label):
-        colour = canvas.CLASS_COLOURS[i % len(canvas.CLASS_COLOURS)]
+        colour = canvas.CLASS_COLOURS[i % len(canvas.CLASS_COLOURS)] if i >= 0 else canvas.FAINT
         source, other = (place[(label == i) & (target == flag)] for flag in (False, True))
         axes.scatter(*source.T, s=10, color=colour, alpha=0.5, lw=0)
         axes.scatter(*other.T, s=14, marker='^', facecolors='none', edgecolors=colour, lw=0.8)

@@ -14,6 +14,7 @@ from tljax.report.records import Run, Study, array
 from tljax.wording import Row
 
 _MOST_PANELS = 6
+_MOST_PLANES = 12  # of features, a panel an arm
 _MOST_FACETS = 4
 _MOST_CLASSES = 30  # up to which a confusion matrix is drawn
 _MOST_SPOKEN = 24  # numbers in an alt text
@@ -173,22 +174,23 @@ def confusions(question: Question, winner: Row | None) -> dict[str, Any] | None:
 
 def features(question: Question) -> dict[str, Any] | None:
     """Where the features of both domains lie, one panel an arm; a baseline is the 'before'."""
-    panels = []
-    for arm, run in question.arms.items():
-        file = run.path / 'figures' / 'features.npz'
-        if file.exists() and len(panels) < _MOST_PANELS:
-            found = np.load(file)
-            classes = facts.class_names(run, int(found['label'].max()) + 1)
-            title = wording.arm_label(arm) if len(question.arms) > 1 else ''
-            figure = figures.features(**found, classes=classes, title=title)
-            alt = f'Features of {wording.arm_label(arm)} in the plane, by class and domain.'
-            panels.append(inline(figure, alt, f'features{len(panels)}'))
+    files = {arm: run.path / 'figures' / 'features.npz' for arm, run in question.arms.items()}
+    files, panels = {arm: file for arm, file in files.items() if file.exists()}, []
+    for arm, file in list(files.items())[:_MOST_PLANES]:
+        found, run = np.load(file), question.arms[arm]
+        classes = facts.class_names(run, int(found['label'].max()) + 1)
+        title = wording.arm_label(arm) if len(question.arms) > 1 else ''
+        figure = figures.features(**found, classes=classes, title=title)
+        alt = f'Features of {wording.arm_label(arm)} in the plane, by class and domain.'
+        panels.append(inline(figure, alt, f'features{len(panels)}'))
     if not panels:
         return None
     caption = (
         't-SNE of the features of held-out images, each panel on its own; first member. Colours '
         'are classes, dots are the source and open triangles the target.'
     )
+    if left := len(files) - len(panels):
+        caption += f' {left} more arms are not drawn.'
     return {'panels': panels, 'caption': caption}
 
 
