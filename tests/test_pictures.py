@@ -1,5 +1,7 @@
 """What a run shows of itself: grids of images, features in the plane, and both in its report."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from tests import runs, toys
 from tests.test_methods import config_for
 from tljax import experiment, pictures, report
 from tljax.config import held_out
-from tljax.types import Picture
+from tljax.types import Method, Phase, Picture
 
 
 def test_a_grid_puts_versions_under_each_other():
@@ -94,6 +96,19 @@ def test_a_run_with_two_domains_leaves_pictures_and_features(directory):
     assert (~found['target']).sum() == counts['val']['count']
     assert found['target'].sum() == counts['test']['count'] < pictures.POINTS
     assert set(found['label']) == set(range(5))
+
+
+def test_each_domain_goes_its_own_way(tmp_path, monkeypatch):
+    """As in ADDA, whose source encoder is another than the target's."""
+    way = lambda factor: lambda params, mutable, images: {'features': factor * images}
+    method = Method(None, (Phase('only', 1, ()),), way(1.0), predict_source=way(2.0))
+    monkeypatch.setattr(pictures, 'sample', lambda stream, count: (np.ones((3, 2)), np.arange(3)))
+    monkeypatch.setattr(pictures, 't_sne', lambda features: features)
+    prepared, stream = SimpleNamespace(method=method), SimpleNamespace(labelled=True)
+    domains = {'source': stream, 'target': stream}
+    pictures.write_features(tmp_path / 'x.npz', prepared, ({}, {}), domains)
+    found = np.load(tmp_path / 'x.npz')
+    np.testing.assert_array_equal(found['place'][:, 0], [2, 2, 2, 1, 1, 1])
 
 
 def test_the_report_shows_them(directory):

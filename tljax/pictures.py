@@ -106,11 +106,12 @@ def grid(images: np.ndarray) -> np.ndarray:
 
 
 def write_features(path: Path, prepared: Prepared, values: tuple, domains: dict) -> None:
-    """Where the features that `predict` returns lie, for both domains together."""
-    predict = jax.jit(prepared.method.phases[-1].predict or prepared.method.predict)
-    features, labels = [], []
-    for stream in domains.values():
-        images, label = sample(stream, POINTS)
+    """Where features lie, for both domains together, each by its own way through the nets."""
+    method, features, labels = prepared.method, [], []
+    target = method.phases[-1].predict or method.predict
+    ways = {'source': method.predict_source or target, 'target': target}
+    for domain, stream in domains.items():
+        predict, (images, label) = jax.jit(ways[domain]), sample(stream, POINTS)
         features.append(np.asarray(predict(*values, jnp.asarray(images))['features']))
         labels.append(label if stream.labelled else np.full_like(label, -1))
     target = np.repeat([False, True], [len(label) for label in labels])

@@ -148,6 +148,7 @@ class Method(NamedTuple):
     `outcome(params, mutable)` returns what else a run has found and should tell: numbers or arrays
     by name, such as a chosen strength and its validation curve.
     `pictures` are left by a run in its directory, under their names.
+    `predict_source` is given where images of the source go another way than those of the target.
     """
 
     init: Callable[[Key, Spec], tuple[Params, Mutable]]
@@ -155,6 +156,7 @@ class Method(NamedTuple):
     predict: Callable[[Params, Mutable, Inputs], Mapping[str, Array]]
     outcome: Callable[[Params, Mutable], Mapping[str, Array]] | None = None
     pictures: Mapping[str, Picture] = {}
+    predict_source: Callable[[Params, Mutable, Inputs], Mapping[str, Array]] | None = None
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:

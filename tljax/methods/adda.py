@@ -61,6 +61,7 @@ def build(
         init=lambda key, spec: init(ours, net, key, spec),
         phases=(source, adapt) if before else (adapt,),
         predict=lambda *args: target_of(ours)(*args)[0],
+        predict_source=lambda *args: ours(*args)[0],
     )
 
 

@@ -91,6 +91,10 @@ def build(
         return lambda hp: rule(hp | {'momentum': momentum})
 
     plain = lambda *args: ours(*args)[0]
+
+    def in_style(params, mutable, images):
+        return plain(params, mutable, translator.translated('target', params, images))
+
     moves = adapts or adda.doubled(config, spec, ours)
     model = Player('model', config.trains, supervised.loss(ours, styled), optimizer(steps['model']))
     players = {
@@ -108,6 +112,7 @@ def build(
         tuple(phase for phase in phases.values() if phase.steps),
         lambda *args: adda.target_of(ours)(*args)[0],
         pictures=translator.pictures(),
+        predict_source=in_style,
     )
 
 

@@ -77,5 +77,9 @@ def build(
     players = translator.players(generate, lambda hp: rule(hp | {'momentum': momentum}))
     phases += [Phase('translation', config.steps - before, players, simultaneous=True)]
     return Method(
-        init, tuple(phases[0 if before else 1 :]), predict, pictures=translator.pictures()
+        init,
+        tuple(phases[0 if before else 1 :]),
+        predict,
+        pictures=translator.pictures(),
+        predict_source=plain,
     )
