@@ -111,7 +111,7 @@ HEADER = f'{"case":36} {"ours, ms":>10} {"theirs, ms":>10} {"ratio":>6} {"spread
 
 
 def line(row: dict) -> str:
-    low, high = row['spread']
+    low, high = row.get('spread', (row['ratio'],) * 2)
     text = (
         f'{row["case"]:36} {row["ours_ms"]:10.1f} {row["theirs_ms"]:10.1f} '
         f'{row["ratio"]:6.2f} {low:13.2f} - {high:.2f}'

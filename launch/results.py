@@ -100,6 +100,7 @@ def renewed(text: str) -> str:
         text = renew(text, 'ranking', tables.ranking(found))
     compared = {name: one for name, one in kept.items() if 'comparison' in one}
     text = renew(text, 'glance', tables.glance(compared))
+    text = renew(text, 'methods', tables.methods(compared))
     text = renew(text, 'studies', tables.studies(compared))
     return renew(text, 'runs', tables.runs([one for one in kept.values() if 'summary' in one]))
 

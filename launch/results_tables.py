@@ -4,7 +4,8 @@ import re
 import statistics
 
 from launch import results_tasks
-from launch.results_cells import cell, header, published, row_of, words
+from launch.results_cells import cell, header, number, published, row_of, words
+from tljax.wording import MARKS
 
 AXIS = 'labels_per_class'
 # Headings of the README and the configs whose studies stand below them.
@@ -34,15 +35,38 @@ def glance(kept: dict[str, dict]) -> str:
 def _best(study: dict) -> list[str]:
     if study.get('tasks'):
         return results_tasks.best(study)
+    title, base, rows = _fewest(study)
+    best = max(rows, key=lambda row: row['mean'])
+    value, _, change = cell(best, False).partition('<br>')
+    names = (row['arm'].replace('_', '-') for row in (base, best))
+    return [title, next(names), cell(base, True), next(names), value, change]
+
+
+def _fewest(study: dict) -> tuple[str, dict, list[dict]]:
+    """Title, the baseline's row and those of the arms that it judges, at the fewest labels."""
     least = min(row.get(AXIS, 0) for row in study['comparison'])
     rows = {row['arm']: row for row in study['comparison'] if row.get(AXIS, 0) == least}
     base = rows.pop(study['baseline'])
     rows.pop(study.get('ceiling'), None)
-    best = max(rows.values(), key=lambda row: row['mean'])
-    title = study['title'] + (f', {least} a class' if least else '')
-    value, _, change = cell(best, False).partition('<br>')
-    names = (row['arm'].replace('_', '-') for row in (base, best))
-    return [title, next(names), cell(base, True), next(names), value, change]
+    return study['title'] + (f', {least} a class' if least else ''), base, list(rows.values())
+
+
+def methods(kept: dict[str, dict]) -> str:
+    """Markdown: by topic, a row an arm: what it reached in each study, and the verdict's mark.
+
+    Of several tasks there are tables of their own.
+    """
+    lines = header('method', 'accuracy, and against the baseline')
+    for topic in TOPICS:
+        found: dict[str, list[str]] = {}
+        for study in sorted(kept.values(), key=lambda study: study['title']):
+            if _topic(study) == topic and study['baseline'] and not study.get('tasks'):
+                title, _, rows = _fewest(study)
+                for row in rows:
+                    text = f'{title} {number(row["mean"], 100)} {MARKS[row["verdict"]]}'
+                    found.setdefault(row['arm'].replace('_', '-'), []).append(text)
+        lines += [row_of(arm, '<br>'.join(texts)) for arm, texts in sorted(found.items())]
+    return '\n'.join(lines)
 
 
 def studies(kept: dict[str, dict]) -> str:
@@ -160,10 +184,12 @@ def speed(benchmark: dict) -> str:
         '|---' * 7 + '|',
     ]
     for row in benchmark['rows']:
-        low, high = row['spread']
+        spread = 'one round'
+        if 'spread' in row:
+            spread = '{:.2f} to {:.2f}'.format(*row['spread'])
         ours, theirs = (f'{row[key]:,.1f}' for key in ('ours_ms', 'theirs_ms'))
         cells = row['case'], str(row['cores']), ours, row['against'], theirs, f'{row["ratio"]:.2f}'
-        lines.append(f'| {" | ".join(cells)} | {low:.2f} to {high:.2f} |')
+        lines.append(row_of(*cells, spread))
     held = [
         f'{row["case"]} {row["memory_mib"]["ours"]:.0f} / {row["memory_mib"]["theirs"]:.0f}'
         for row in benchmark['rows']

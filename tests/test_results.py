@@ -188,6 +188,16 @@ def test_what_a_study_was_tested_on_and_where_it_ran():
     assert '2 min on 4 x H100:' in results_tables.studies({'toys': study})
 
 
+def test_a_method_has_its_scores_of_all_studies():
+    rows = [row('plain', 0.5), row('better', 0.75), row('top', 1.0)]
+    one = STUDY | {'comparison': rows, 'ceiling': 'top', 'command': 'train configs/adapt.py:x'}
+    few = [row(arm, mean, n) for n in (5, 1) for arm, mean in (('plain', 0.25), ('better', n / 10))]
+    few[-1]['verdict'] = 'hurts'
+    other = STUDY | {'title': 'Few', 'comparison': few, 'command': 'train configs/adapt.py:y'}
+    found = results_tables.methods({'a': one, 'b': other}).splitlines()
+    assert found[2:] == ['| better | Few, 1 a class 10.0 ▼<br>Toys 75.0 ▲ |']
+
+
 def test_studies_stand_by_topic_the_shortest_first():
     study = STUDY | {'comparison': [row(arm, 0.5) for arm in STUDY['arms']]}
     of = lambda config, minutes: (
