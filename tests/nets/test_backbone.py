@@ -1,5 +1,7 @@
 """Slices of backbones, and the declared input."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -119,6 +121,25 @@ def test_run():
 def test_run_explains_what_it_refuses(since, until, message):
     with pytest.raises(ValueError, match=message):
         run(STAGES, 1.0, since, until)
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+@pytest.mark.parametrize('output_stride', [8, 16])
+def test_dilations_give_at_every_other_pixel_what_strides_give(depth, output_stride):
+    """By the same parameters; and between them something else."""
+    nets = [
+        build_backbone('imagenet_resnet', depth=depth, output_stride=n) for n in (32, output_stride)
+    ]
+    x = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
+    variables = nets[0].init(jax.random.key(1), x)
+    maps = [jax.jit(partial(net.apply, until=('stage3', 'stage4')))(variables, x) for net in nets]
+    for name, side in (('stage3', 4), ('stage4', 2)):
+        strided, dilated = (found[name] for found in maps)
+        step = dilated.shape[1] // side
+        assert step == max(1, 64 // side // output_stride)
+        np.testing.assert_allclose(dilated[:, ::step, ::step], strided, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match='output_stride is 4; expected 8, 16 or 32'):
+        build_backbone('imagenet_resnet', output_stride=4).init(jax.random.key(0), x)
 
 
 @pytest.mark.parametrize(

@@ -28,14 +28,22 @@ def test_what_names_weights():
         ('torchvision:ResNet18', "unknown torchvision weights 'ResNet18'"),
         ('places365:vgg16', 'there are resnet18, resnet50'),
         ('hf:alone', 'expected hf:owner/repository'),
-        ('torchvision:FCN_ResNet50_Weights.COCO_V1', 'no backbone has the dilated convolutions'),
-        ('file:a/resnet50-dilated8.pth', 'no backbone has the dilated convolutions'),
-        ('hf:a/deeplabv3_resnet50', 'no backbone has the dilated convolutions'),
+        (
+            'torchvision:FCN_ResNet50_Weights.COCO_V1',
+            'its name tells of dilated convolutions; give',
+        ),
+        ('file:a/resnet50-dilated8.pth', 'its name tells of dilated convolutions; give its net an'),
+        ('hf:a/deeplabv3_resnet50', 'its name tells of dilated convolutions; give its net an outp'),
     ],
 )
 def test_a_name_that_is_none(spec, message):
     with pytest.raises(ValueError, match=message):
         location.locate(spec)
+
+
+def test_a_dilated_net_takes_what_is_named_so():
+    found = location.locate('file:a/resnet50-dilated8.pth', output_stride=8)
+    assert found.name == 'resnet50-dilated8.pth'
 
 
 def test_torch_cache_is_shared_and_checked(tmp_path, monkeypatch):

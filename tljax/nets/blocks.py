@@ -35,13 +35,13 @@ def sides(kernel: int | tuple[int, int]) -> tuple[int, int]:
     return (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
 
 
-def around(kernel: int | tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Padding of half a kernel on both sides.
+def around(kernel: int | tuple[int, int], dilation: int = 1) -> tuple[tuple[int, int], ...]:
+    """Padding of half a kernel, spread out by its dilation, on both sides.
 
     Unlike 'SAME', which pads by what the stride leaves over: at stride 2 they differ by a pixel,
     and weights expect the one they were trained with.
     """
-    return tuple((side // 2, side // 2) for side in sides(kernel))
+    return tuple((side // 2 * dilation,) * 2 for side in sides(kernel))
 
 
 class ConvNorm(nn.Module):
@@ -52,6 +52,7 @@ class ConvNorm(nn.Module):
       kernel: side or sides.
       stride: in both directions.
       padding: 'around' (half a kernel), 'SAME', 'VALID' or two pairs.
+      dilation: pixels from one element of the kernel to the next.
       groups: of channels; as many as there are makes it depthwise.
       bias: whether the convolution has one.
       norm: whether there is a norm.
@@ -64,6 +65,7 @@ class ConvNorm(nn.Module):
     kernel: int | tuple[int, int] = 1
     stride: int = 1
     padding: str | tuple = 'around'
+    dilation: int = 1
     groups: int = 1
     bias: bool = False
     norm: bool = True
@@ -78,7 +80,10 @@ class ConvNorm(nn.Module):
             self.width,
             sides(self.kernel),
             strides=(self.stride, self.stride),
-            padding=around(self.kernel) if self.padding == 'around' else self.padding,
+            padding=around(self.kernel, self.dilation)
+            if self.padding == 'around'
+            else self.padding,
+            kernel_dilation=self.dilation,
             feature_group_count=self.groups,
             use_bias=self.bias,
             kernel_init=HE,

@@ -27,24 +27,27 @@ class Block(nn.Module):
       width: channels of the 3x3 convolutions.
       stride: of the block.
       bottleneck: whether it is one, with 4 * width output channels.
+      dilations: of the two 3x3 convolutions; a bottleneck has one, and takes the first.
       dtype: of the computation.
     """
 
     width: int
     stride: int = 1
     bottleneck: bool = False
+    dilations: tuple[int, int] = (1, 1)
     dtype: str = 'float32'
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, H / stride, W / stride, width or 4 * width]."""
-        units = [(self.width, 3, self.stride), (self.width, 3, 1)]
+        first, second = self.dilations
+        units = [(self.width, 3, self.stride, first), (self.width, 3, 1, second)]
         if self.bottleneck:
-            units = [(self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1)]
+            units = [(self.width, 1, 1, 1), units[0], (4 * self.width, 1, 1, 1)]
         y = x
-        for i, sizes in enumerate(units, start=1):
-            act = 'relu' if i < len(units) else 'none'
-            y = ConvNorm(*sizes, activation=act, dtype=self.dtype, name=f'unit{i}')(y)
+        for i, (width, kernel, stride, dilation) in enumerate(units, start=1):
+            how = {'activation': 'relu' if i < len(units) else 'none', 'dilation': dilation}
+            y = ConvNorm(width, kernel, stride, dtype=self.dtype, name=f'unit{i}', **how)(y)
         if x.shape != y.shape:
             project = ConvNorm(
                 y.shape[-1], 1, self.stride, activation='none', dtype=self.dtype, name='shortcut'
@@ -54,38 +57,48 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width: block1, block2, ...; the first one has the stride."""
+    """Blocks of one width: block1, block2, ...; the first one has the stride.
+
+    Of a stride that dilations replace, the first convolution still sees what is before it.
+    """
 
     width: int
     blocks: int
     stride: int
     bottleneck: bool
+    dilation: int  # of the block's convolutions ...
+    before: int  # ... but the first one's, which is the last stage's
     dtype: str
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, H / stride, W / stride, D]."""
         for i in range(self.blocks):
-            stride = self.stride if i == 0 else 1
-            x = Block(self.width, stride, self.bottleneck, self.dtype, name=f'block{i + 1}')(x)
+            stride, first = (1, self.dilation) if i else (self.stride, self.before)
+            how = self.bottleneck, (first, self.dilation), self.dtype
+            x = Block(self.width, stride, *how, name=f'block{i + 1}')(x)
         return x
 
 
 class ImageNetResNet(nn.Module):
     """ResNet-18, 34, 50, 101 or 152.
 
-    Stages 2 to 4 have strides. The dilated variants of segmentation have parameters of the same
-    shapes, but are other nets, and not here.
+    Stages 2 to 4 have strides. With an `output_stride` of 16 or 8 the last one or two have dilated
+    convolutions in their place, as nets for segmentation have: parameters of the same shapes, and
+    at every second pixel what the strides would have given.
 
-    Reference: He et al., 2016, arXiv:1512.03385, table 1.
+    Reference: He et al., 2016, arXiv:1512.03385, table 1; Yu and Koltun, 2016, arXiv:1511.07122,
+    eq. 2, for dilations.
 
     Attributes:
       depth: layers, a key of `SIZES`.
+      output_stride: pixels of an image for one of stage4: 32, 16 or 8.
       dtype: of the computation; parameters are float32.
       input: the images it is made for.
     """
 
     depth: int = 50
+    output_stride: int = 32
     dtype: str = 'float32'
     input: Input = Input(224, **IMAGENET)
 
@@ -99,12 +112,20 @@ class ImageNetResNet(nn.Module):
 
         At 224 pixels stem is [N, 56, 56, 64], stage4 [N, 7, 7, D]; D is 512, or 2048 from
         ResNet-50 on.
+
+        Raises:
+          ValueError: another depth or output stride.
         """
+        if self.output_stride not in (8, 16, 32):
+            raise ValueError(f'output_stride is {self.output_stride}; expected 8, 16 or 32')
         blocks, bottleneck = sized(self.depth, SIZES, 'ResNet')
         conv = ConvNorm(64, 7, 2, dtype=self.dtype, name='stem')
         stages = {'stem': lambda x: padded_max_pool(conv(x), 3, 2, 1)}
         for i, (width, count) in enumerate(zip(WIDTHS, blocks, strict=True)):
-            stride, name = 1 if i == 0 else 2, f'stage{i + 1}'
-            stages[name] = Stage(width, count, stride, bottleneck, self.dtype, name=name)
+            reached, name = 2 ** (i + 2), f'stage{i + 1}'  # pixels for one, were there only strides
+            stride = 2 if 4 < reached <= self.output_stride else 1
+            wide, before = (max(1, n // self.output_stride) for n in (reached, reached // 2))
+            how = bottleneck, wide, before, self.dtype
+            stages[name] = Stage(width, count, stride, *how, name=name)
         stages['features'] = global_pool
         return run(stages, x, since, until)

@@ -75,7 +75,7 @@ def read(
         message lists the names.
     """
     _check_input(spec, net)
-    arrays = _without(files.read(locate(spec)), drop, spec)
+    arrays = _without(_read(spec, net), drop, spec)
     trees = partition.flat(params), partition.flat(mutable)
     ours = {path: leaf for tree in trees for path, leaf in tree.items() if _is_weight(path, leaf)}
     # Of a family's layouts the one that fits best; what is wrong is then told in its terms.
@@ -91,6 +91,10 @@ def read(
     return tuple({path: found[path] for path in sorted(chosen & set(tree))} for tree in trees)
 
 
+def _read(spec: str, net: nn.Module) -> dict[str, np.ndarray]:
+    return files.read(locate(spec, getattr(net, 'output_stride', 32)))
+
+
 def classifier(spec: str, net: nn.Module) -> dict[str, np.ndarray] | None:
     """The source's own classifier: 'kernel' [D, Z] and 'bias' [Z], or None if it has none.
 
@@ -98,7 +102,7 @@ def classifier(spec: str, net: nn.Module) -> dict[str, np.ndarray] | None:
       spec: names the weights; see `locate`.
       net: the backbone that they are of.
     """
-    arrays = files.read(locate(spec))
+    arrays = _read(spec, net)
     for rules in layouts(net):
         wanted = {leaf: mapping.source_name(f'head/{leaf}', rules) for leaf in ('kernel', 'bias')}
         if all(name in arrays for name in wanted.values()):

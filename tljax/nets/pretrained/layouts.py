@@ -5,8 +5,8 @@ before it. Paths of the encoder go without their role, those of other roles ('he
 it. Rules name modules: what a module's `kernel`, `scale`, `mean` and so on become is the same
 everywhere. The first layout of a family is the one of `export`.
 
-Names and shapes do not tell strides from dilations: weights of dilated variants, as segmentation
-has them, are not supported, and refused where the name of the file tells (`location.DILATED`).
+Names and shapes do not tell strides from dilations: weights of dilated ResNets want a net with an
+`output_stride`, and are refused for another where the name of the file tells (`location.DILATED`).
 """
 
 from collections.abc import Callable, Mapping

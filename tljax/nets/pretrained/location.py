@@ -38,8 +38,8 @@ TORCHVISION = {
 PLACES365_URL = 'http://places2.csail.mit.edu/models_places365/'
 PLACES365 = {arch: f'{arch}_places365.pth.tar' for arch in ('resnet18', 'resnet50')}
 
-# Names of weights for dilated convolutions, mostly of segmentation. Ours have strides in their
-# place: such weights have the same names and shapes, so that they would load, and fit nothing.
+# Names of files for dilated convolutions, mostly of segmentation. What is in them has the names and
+# shapes of weights for strides: it would load into the usual net, and fit nothing.
 DILATED = r'dilated|deeplab|fcn_resnet|(^|[^a-z])drn_'
 
 # In a repository of the Hugging Face hub, the first that is there.
@@ -51,25 +51,28 @@ def is_published(name: str) -> bool:
     return name.partition(':')[0] in KINDS and ':' in name
 
 
-def locate(name: str) -> Path:
+def locate(name: str, output_stride: int = 32) -> Path:
     """The file that a string names, downloaded into its source's usual cache if need be.
 
     Args:
       name: 'timm:resnet18.tv_in1k', 'hf:owner/repository' (optionally with '/file' after it),
         'torchvision:ResNet18_Weights.IMAGENET1K_V1', 'places365:resnet18', 'file:weights.pth'.
+      output_stride: of the net that they are for.
 
     Raises:
-      ValueError: no such name, or that of a net with dilated convolutions, which no backbone has;
-        what is in the cache has another checksum than its source publishes, or it can't be
+      ValueError: no such name, or that of a net with dilated convolutions for one without; what is
+        in the cache has another checksum than its source publishes, or it can't be
         fetched; the message says what to put where.
     """
     kind, _, rest = name.partition(':')
     if kind not in KINDS:
         raise unknown('kind of weights', kind, KINDS)
-    if re.search(DILATED, (Path(rest).name if kind == 'file' else rest).lower()):
+    told = re.search(DILATED, (Path(rest).name if kind == 'file' else rest).lower())
+    if told and output_stride == 32:
         raise ValueError(
-            f'{name}: no backbone has the dilated convolutions that the name tells of; take '
-            'weights of the usual net, which has strides'
+            f'{name}: its name tells of dilated convolutions; give its net an output_stride of 8 '
+            'or 16, which ResNets have (--config.net.output_stride=8), or take weights of the '
+            'usual net, which has strides'
         )
     if kind == 'file':
         return Path(rest).expanduser()
