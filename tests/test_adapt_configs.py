@@ -74,6 +74,23 @@ def test_partial_adaptation_is_not_selected_by_a_score_that_wants_all_classes():
     assert of().selection == of('full').selection == 'information_maximisation'
 
 
+def test_full_schedules_are_those_of_the_authors():
+    of = lambda *extras: configs.checked(
+        adapt.get_config(','.join(('all,tfds:mnist,tfds:usps', *extras)))
+    )
+    for c, steps, batch in ((of(), 6000, 64), (of('full'), 20_000, 128)):
+        run = configs.merged(c, c.runs.mcd)
+        assert (run.steps, run.data.streams.source.batch, run.data.streams.target.batch) == (
+            steps,
+            batch,
+            batch,
+        )
+    assert [of('full').runs[name].steps for name in ('cdan_e', 'shot')] == [9400, 32_000]
+    short, full = (configs.merged(c, c.runs.translation) for c in (of(), of('full')))
+    assert (short.steps, short.data.streams.target.batch) == (4000, 16)
+    assert (full.steps, full.data.streams.target.batch) == (20_000, 64)
+
+
 def test_a_target_without_labels(tmp_path):
     """A plain folder: adapted to and selected on, while accuracy is of the source."""
     for name in ('source/a', 'source/b', 'target'):
