@@ -74,7 +74,9 @@ def studies(kept: dict[str, dict]) -> str:
     lines = []
     for topic in (*TOPICS, ''):
         own = {name: study for name, study in kept.items() if _topic(study) == topic}
-        lines += [f'### {topic}', ''] if own and topic else []
+        if own and topic:
+            hours = sum(study['minutes'] for study in own.values()) / 60
+            lines += [f'### {topic}', '', f'In all {hours:.1f} hours of computing.', '']
         for name in sorted(own, key=lambda name: own[name]['minutes']):
             lines += _study(name, own[name])
     return '\n'.join(lines)

@@ -1,6 +1,6 @@
 """A study: several runs of one base config, trained in order and compared with a baseline."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def _check(compare, runs: Mapping[str, Any], directory: Path) -> None:
     judged = {*compare.arms, *(run for _, run in twins)}
     trial = {}
     for name, one in runs.items():
-        prepare.check_choices(one)
+        _naming(name, prepare.check_choices, one)
         members = prepare.members_of(one).table
         names = _scores_of(one, directory / name) if name in judged else {}
         zeros = [0.0] * len(members)
@@ -172,10 +172,14 @@ def _check(compare, runs: Mapping[str, Any], directory: Path) -> None:
     known: dict = {}
     for name, one in runs.items():
         if not (directory / name / 'results.json').exists():
-            try:
-                prepare.check(one, known)
-            except ValueError as error:
-                raise ValueError(f'run {name!r}: {error}') from error
+            _naming(name, prepare.check, one, known)
+
+
+def _naming(run: str, check: Callable, *args) -> None:
+    try:
+        check(*args)
+    except ValueError as error:
+        raise ValueError(f'run {run!r}: {error}') from error
 
 
 def _scores_of(run, directory: Path) -> dict[str, Iterable[str]]:
