@@ -119,8 +119,8 @@ ON_MNIST_M = {**dict.fromkeys(ON_FEATURES, DENSE), 'dann': FAST}
 # without 'full', few steps on few images of each domain.
 TRANSLATING = {**ADAM, 'init': {'from': 'source_only', 'load': 'encoder|head'}}
 TRANSLATED = {'steps': 4000, 'batch': 16}
-# With 'full', as in the code that their authors released: of SHOT 30 epochs of each set, of CDAN ten
-# of MNIST.
+# With 'full', as in the code that their authors released: 30 epochs of each set of SHOT's, ten of
+# MNIST of CDAN's.
 FULLY = {'adda': {'batch': 128}, 'mcd': {'batch': 128}, 'shot': {'steps': 32_000}}
 FULLY |= {name: {'steps': 9400} for name in ('cdan', 'cdan_e')}
 APART = {'options': {'together': False}}  # each domain normalised by its own statistics

@@ -67,7 +67,9 @@ def test_classes_without_examples(digits):
 
 @pytest.mark.parametrize('spec', ['mnist', 'tdfs:mnist', 'tfds:', 'sklearn', ''])
 def test_unknown_kinds_of_source(spec):
-    with pytest.raises(ValueError, match=r'expected one of tfds:..., folder:..., npz:..., sklearn'):
+    with pytest.raises(
+        ValueError, match=r'expected one of tfds:..., folder:..., images:..., npz:..., sklearn'
+    ):
         sources.load(spec)
 
 
