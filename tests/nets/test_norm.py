@@ -47,6 +47,19 @@ def test_channels_first_are_the_same_transposed():
     jax.tree.map(close, other, new)
 
 
+@pytest.mark.parametrize('shape', [(5, 3), (5, 4, 4, 3)])
+def test_moments_of_each_example_in_either_layout(shape):
+    """[N, ..., C], and [C, ..., N] as the CPU's convolutions have it."""
+    x = jax.random.normal(jax.random.key(0), shape)
+    within = tuple(range(1, x.ndim - 1))
+    for axis, images in ((-1, x), (0, jnp.moveaxis(x, (0, -1), (-1, 0)))):
+        norm = BatchNorm(axis=axis)
+        variables = norm.init(jax.random.key(1), images)
+        _, found = norm.apply(variables, images, mutable=['moments'])
+        np.testing.assert_allclose(found['moments']['mean'], x.mean(within), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found['moments']['var'], x.var(within), rtol=1e-5, atol=1e-6)
+
+
 def test_kept_norm_only_reads_though_all_is_mutable():
     variables = {'params': PARAMS, 'kept_stats': RUNNING}
     y, new = NORM.apply(variables, X, mutable=['batch_stats', 'kept_stats'])

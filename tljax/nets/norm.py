@@ -56,7 +56,7 @@ class BatchNorm(nn.Module):
       use_scale: whether to learn a scale.
       use_bias: whether to learn a bias.
       scale_init: initial scale; zeros in the last norm of a residual branch starts it as identity.
-      axis: of the channels.
+      axis: of the channels; examples lie along the first axis, or if that is 0 along the last.
     """
 
     momentum: float = 0.9
@@ -77,9 +77,10 @@ class BatchNorm(nn.Module):
         running_var = self.variable(where, 'var', jnp.ones, width, jnp.float32)
         y = x.astype(jnp.float32)
         if self.is_mutable_collection(MOMENTS) and not self.is_initializing():
-            within = axes[1:]  # all that is averaged but the examples
-            self.put_variable(MOMENTS, 'mean', y.mean(within))
-            self.put_variable(MOMENTS, 'var', y.var(within))
+            within = axes[1:] if axis else axes[:-1]  # all that is averaged but the examples
+            by_example = lambda found: found if axis else found.T  # [N, C]
+            self.put_variable(MOMENTS, 'mean', by_example(y.mean(within)))
+            self.put_variable(MOMENTS, 'var', by_example(y.var(within)))
         if is_live:
             mean, var = y.mean(axes), y.var(axes)
             keep = self.momentum
