@@ -62,6 +62,8 @@ def _named(arguments):
 
     if not arguments.data or not arguments.weights:
         raise ValueError('give --study DIR, or --data and two or more --weights')
+    if twice := [one for one in arguments.weights if arguments.weights.count(one) > 1]:
+        raise ValueError(f'--weights {twice[0]} is given twice')
     nets = dict(text.partition('=')[::2] for text in arguments.net)
     if extra := set(nets) - set(arguments.weights):
         raise ValueError(f'--net of {sorted(extra)[0]}, which is none of --weights')

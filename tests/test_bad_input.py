@@ -77,6 +77,8 @@ def refused(tmp_path, capsys):
         ('members.seed=(0, 0)', r'members.seed=\(0, 0\): expected different whole numbers'),
         ('members.seed=(0, -1)', r'members.seed=\(0, -1\): expected different whole numbers in 0'),
         ('members.rate=("x",)', r"members.rate=\('x',\): expected different numbers"),
+        ('hparams.momentum=1.5', 'hparams.momentum is 1.5; expected 0 or more and under 1'),
+        ('members.rate=(0.1, -0.1)', 'hparams.rate is -0.1; expected 0 or more$'),
         ('seed=-1', r'members.seed=\(-1,\): expected different whole numbers in 0'),
         ('trains=heads', "pattern 'heads' matches no parameter; nearest: head, head/bias"),
         ('trains=head|encodr/hidden1', r"'encodr/hidden1' \(in .*\) matches no parameter; nearest"),

@@ -123,6 +123,7 @@ def test_command_ranks_on_several_devices(tiny_study):
         (['--data=sklearn:digits'], 'give --study DIR, or --data and two or more --weights'),
         (['--study={study}/scratch'], 'is a single run; expected a study of several sources'),
         (['--study={study}/nothing'], 'nothing is not finished: it has no results.json'),
+        (['--data=sklearn:digits', *['--weights=runs/a'] * 2], '--weights runs/a is given twice'),
         (['--by=luck'], "unknown score 'luck': there are logme, h_score"),
         (['--out=nowhere/x.json'], '--out nowhere/x.json cannot be: there is no such folder'),
         (

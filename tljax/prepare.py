@@ -1,6 +1,7 @@
 """From a config to a run that is ready to fit: members, streams, method, initial values."""
 
 import itertools
+import math
 from collections.abc import Mapping
 from functools import partial, reduce
 from typing import Any, NamedTuple
@@ -42,6 +43,9 @@ from tljax.program import Options
 from tljax.train import Members
 from tljax.trunk import Trunk
 from tljax.types import Method, PyTree, Spec, check_keywords, unknown
+
+# Hyper-parameters that are 0 or more, and what they stay below.
+BELOW = {'rate': math.inf, 'weight_decay': math.inf, 'momentum': 1, 'label_smoothing': 1}
 
 
 class Prepared(NamedTuple):
@@ -258,6 +262,11 @@ def members_of(config) -> Members:
         if not fits or len(set(values)) < len(values):
             kind = 'whole numbers in 0..2^32-1' if whole else 'numbers'
             raise ValueError(f'members.{name}={values}: expected different {kind}')
+    for name, top in BELOW.items():
+        for value in axes.get(name, (config.hparams[name],)):
+            if not 0 <= value < top:
+                below = f' and under {top}' if math.isfinite(top) else ''
+                raise ValueError(f'hparams.{name} is {value}; expected 0 or more{below}')
     table = tuple(dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values()))
     hp = {
         name: np.asarray([member.get(name, value) for member in table], np.float32)
