@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from benchmark_steps import TWO_DOMAINS
 
+from tljax import choices, initial, methods, optimizers
 from tljax import config as configs
 from tljax import features as stored
-from tljax import initial, methods, optimizers
 from tljax.data import episodes
 from tljax.data import streams as data
 from tljax.data.sources import Source
 from tljax.methods.networks import encoder
 from tljax.nets.apply import variables
-from tljax.prepare import members_of, options_of
+from tljax.prepare import options_of
 from tljax.program import Program
 from tljax.types import Spec, Task
 
@@ -61,7 +61,7 @@ def loop(job, noise: dict, rate: float, momentum: float, how):
     config.data.streams.source.draw = job.draw
     draw = episodes.parse(job.draw) if job.draw else None
     names = tuple(map(str, range(noise['label'].max() + 1)))
-    members, streams = members_of(config), {}
+    members, streams = choices.members(config), {}
     labels = noise['label'].reshape(-1)
     targets = {f'task{i}': one.reshape(-1) for i, one in enumerate(noise['tasks'])}
     several = {'tasks': dict.fromkeys(targets, Task('classification', names)), 'targets': targets}

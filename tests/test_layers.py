@@ -20,7 +20,7 @@ LAYERS = (
     ('selection', 'collapse'),
     ('methods', 'train', 'report'),
     ('initial', 'program', 'inputs'),
-    ('backbones',),
+    ('backbones', 'choices'),
     ('features',),
     ('prefix',),
     ('loop', 'prepare'),

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tljax import (
+    choices,
     hosts,
     initial,
     loop,
@@ -27,7 +28,7 @@ from tljax.data import fingerprint
 from tljax.data import streams as data
 from tljax.evaluation import classification, multitask, unseen, zero_shot
 from tljax.inputs import held_out_streams, training_streams
-from tljax.prepare import Prepared, members_of, prepare
+from tljax.prepare import Prepared, prepare
 from tljax.workdir import MetricsFile, read_json, write_json
 
 
@@ -159,7 +160,7 @@ def _finished(config, directory: Path, known: dict) -> dict:
     if (directory / workdir.DATA).exists():
         try:
             if key not in known:
-                members = members_of(config)
+                members = choices.members(config)
                 both = training_streams(config, members), held_out_streams(config, members)
                 known[key] = fingerprint.digests(config, *both)
         except (ValueError, OSError) as error:

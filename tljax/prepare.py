@@ -1,9 +1,7 @@
 """From a config to a run that is ready to fit: members, streams, method, initial values."""
 
-import itertools
-import math
 from collections.abc import Mapping
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +9,7 @@ import numpy as np
 
 from tljax import (
     backbones,
-    board,
+    choices,
     features,
     initial,
     methods,
@@ -19,7 +17,6 @@ from tljax import (
     partition,
     prefix,
     sampling,
-    selection,
     sharding,
     train,
     trunk,
@@ -27,9 +24,7 @@ from tljax import (
 )
 from tljax.data import fingerprint, sources
 from tljax.data import streams as data
-from tljax.evaluation import zero_shot
 from tljax.inputs import (
-    batch_of,
     held_out_streams,
     pixels_of,
     spec_of,
@@ -37,15 +32,12 @@ from tljax.inputs import (
     with_embeddings,
     with_tasks,
 )
-from tljax.methods.networks import check_images, check_readout, encoder
+from tljax.methods.networks import check_images, encoder
 from tljax.nets import pretrained
 from tljax.program import Options
 from tljax.train import Members
 from tljax.trunk import Trunk
-from tljax.types import Method, PyTree, Spec, check_keywords, unknown
-
-# Hyper-parameters that are 0 or more, and what they stay below.
-BELOW = {'rate': math.inf, 'weight_decay': math.inf, 'momentum': 1, 'label_smoothing': 1}
+from tljax.types import Method, PyTree, Spec
 
 
 class Prepared(NamedTuple):
@@ -67,8 +59,8 @@ class Prepared(NamedTuple):
 def prepare(config) -> Prepared:
     """Raises ValueError for whatever in the config cannot be, before anything is computed."""
     config = tuning.applied(config)
-    check_choices(config)
-    members = members_of(config)
+    choices.check(config)
+    members = choices.members(config)
     streams, held = training_streams(config, members), held_out_streams(config, members)
     ready = assembled(config, members, streams, held)
     ready = cached(ready) if config.cache_prefix else resident(ready)
@@ -88,8 +80,8 @@ def check(config, known: dict[str, sources.Source]) -> None:
     Raises:
       ValueError: as `prepare` would, when the run's turn came.
     """
-    check_choices(config)
-    members = members_of(config)
+    choices.check(config)
+    members = choices.members(config)
     streams = training_streams(config, members, known)
     held = held_out_streams(config, members, known)
     spec = spec_of(streams, held)
@@ -188,91 +180,6 @@ def activations(
     about = {'weights': start, 'dataset': of.dataset, 'split': of.split}
     how |= {'root': store.root, 'also': also, 'about': about}
     return features.kept(net, variables, source, key, (cut,), **how)[0][cut]
-
-
-def check_choices(config) -> None:
-    """What can be told from the config alone, before any data is read.
-
-    Raises:
-      ValueError: a name that nothing has, or a number that cannot be.
-    """
-    for kind, name, known in (
-        ('method', config.method, methods.METHODS),
-        ('selection', config.selection, selection.CHOICES),
-        ('lifting', config.lifting, ('auto', 'vmap', 'map')),
-        ('sharding.parameters', config.sharding.parameters, ('replicated', 'fsdp')),
-    ):
-        if name not in known:
-            raise unknown(kind, name, known)
-    build, options = methods.METHODS[config.method], config.options
-    check_keywords(build, options, f'option of method {config.method!r}')
-    if config.method in methods.CHECKS:
-        methods.CHECKS[config.method](config)
-    for name, stream in config.data.evaluate.items():
-        if stream.among not in zero_shot.AMONG:
-            raise unknown(f'data.evaluate.{name}.among', stream.among, zero_shot.AMONG)
-    labelled = {name: stream.labelled for name, stream in config.data.evaluate.items()}
-    if stream := selection.lacking(config.selection, labelled):
-        lacks = ', labelled' if stream in labelled else ''
-        raise ValueError(f'selection={config.selection} needs data.evaluate.{stream}{lacks}')
-    least = {('steps',): 0, ('evaluate_every',): 0, ('save_every',): 0, ('block',): 1}
-    least |= {('sharding', 'devices'): 0, ('data', 'workers'): 0, ('data', 'resident_mb'): 0}
-    for name in config.data.streams:
-        least['data', 'streams', name, 'batch'] = 1
-        least['data', 'streams', name, 'labels_per_class'] = 0
-        least['data', 'streams', name, 'sample'] = 0
-    for name in config.data.evaluate:
-        least['data', 'evaluate', name, 'sample'] = 0
-    for path, low in least.items():
-        value = reduce(lambda tree, key: tree[key], path, config)
-        if value < low:
-            raise ValueError(f'{".".join(path)} is {value}; expected {low} or more')
-    if config.tensorboard:
-        board.writer_class()
-    check_readout(encoder(config), config.features.also, config.pool)
-    for place in ('streams', 'evaluate'):
-        if not config.data[place]:
-            raise ValueError(f'data.{place} is empty; expected one or more streams')
-    if 'source' not in config.data.streams or not config.data.streams.source.labelled:
-        raise ValueError("data.streams: expected a labelled stream 'source'")
-    devices = sharding.mesh(config.sharding.devices).size
-    for name, stream in config.data.streams.items():
-        sharding.check_batch(batch_of(stream), devices, name)
-
-
-def members_of(config) -> Members:
-    """Every combination of the values in config.members, or the one member of config.seed.
-
-    Raises:
-      ValueError: an axis that is neither seed, labels_per_class nor a hyper-parameter, or a value
-        that cannot be.
-    """
-    axes = {'seed': (config.seed,)} | {n: tuple(v) for n, v in config.members.items() if len(v)}
-    known = ['seed', 'labels_per_class', *config.hparams]
-    for name, values in axes.items():
-        if name not in known:
-            raise unknown('member axis', name, known)
-        whole = name not in config.hparams
-        fits = all(
-            isinstance(value, int) and 0 <= value < 2**32
-            if whole
-            else isinstance(value, int | float)
-            for value in values
-        )
-        if not fits or len(set(values)) < len(values):
-            kind = 'whole numbers in 0..2^32-1' if whole else 'numbers'
-            raise ValueError(f'members.{name}={values}: expected different {kind}')
-    for name, top in BELOW.items():
-        for value in axes.get(name, (config.hparams[name],)):
-            if not 0 <= value < top:
-                below = f' and under {top}' if math.isfinite(top) else ''
-                raise ValueError(f'hparams.{name} is {value}; expected 0 or more{below}')
-    table = tuple(dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values()))
-    hp = {
-        name: np.asarray([member.get(name, value) for member in table], np.float32)
-        for name, value in config.hparams.items()
-    }
-    return Members(table, np.asarray([member['seed'] for member in table], np.uint32), hp)
 
 
 def options_of(config) -> Options:

@@ -17,7 +17,7 @@ from rich import box
 from rich.table import Table
 from scipy.stats import kendalltau
 
-from tljax import backbones, initial, inputs, nets, prepare, workdir
+from tljax import backbones, choices, initial, inputs, nets, prepare, workdir
 from tljax import config as configs
 from tljax import predict as predicting
 from tljax.evaluation.transferability import OF_FEATURES, OF_PROBABILITIES
@@ -107,7 +107,7 @@ def scores(candidate: Candidate) -> dict[str, list[float]]:
       ValueError: the config, its data or its weights cannot be.
     """
     config = _frozen(candidate.config)
-    members = prepare.members_of(config)
+    members = choices.members(config)
     streams = inputs.training_streams(config, members)
     ready = prepare.cached(prepare.assembled(config, members, streams, {}))
     stream, classes = ready.streams['source'], len(ready.spec.classes)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tljax import config as configs
 from tljax import (
+    choices,
     experiment,
     hosts,
     initial,
@@ -18,6 +18,7 @@ from tljax import (
     wording,
     workdir,
 )
+from tljax import config as configs
 from tljax.console import CONSOLE, say
 from tljax.data import sources
 from tljax.evaluation import multitask
@@ -149,8 +150,8 @@ def _check(compare, runs: Mapping[str, Any], directory: Path) -> None:
     judged = {*compare.arms, *(run for _, run in twins)}
     trial = {}
     for name, one in runs.items():
-        _naming(name, prepare.check_choices, one)
-        members = prepare.members_of(one).table
+        _naming(name, choices.check, one)
+        members = choices.members(one).table
         names = _scores_of(one, directory / name) if name in judged else {}
         zeros = [0.0] * len(members)
         evaluated = {stream: dict.fromkeys(scores, zeros) for stream, scores in names.items()}
