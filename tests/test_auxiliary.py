@@ -138,7 +138,7 @@ def test_published_values_but_those_of_other_classes(tmp_path):
     ('changes', 'message'),
     [
         ({'net': {'name': 'lenet'}}, 'options.auxiliary: LeNet has no auxiliary heads'),
-        ({'weight': -1.0}, 'options.auxiliary is -1.0; expected 0 or more'),
+        ({'weight': -1.0}, 'options.auxiliary is -1.0; expected a number, 0 or more'),
         (
             {'trains': 'head', 'cache_prefix': True},
             "'low', and the encoder computes only feat",

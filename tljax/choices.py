@@ -61,7 +61,10 @@ def check(config) -> None:
         if not config.data[place]:
             raise ValueError(f'data.{place} is empty; expected one or more streams')
     if 'source' not in config.data.streams or not config.data.streams.source.labelled:
-        raise ValueError("data.streams: expected a labelled stream 'source'")
+        raise ValueError(
+            "data.streams: expected a labelled stream 'source'; "
+            'set data.streams.source.labelled=True'
+        )
     devices = sharding.mesh(config.sharding.devices).size
     for name, stream in config.data.streams.items():
         sharding.check_batch(batch_of(stream), devices, name)

@@ -24,22 +24,12 @@ from tljax.types import (
 
 
 def check_streams(config) -> None:
-    """Refuses a run without a labelled stream 'source' and a stream 'target'.
-
-    Raises:
-      ValueError: names what is missing.
-    """
+    """Refuses a run without a stream 'target'."""
     streams = config.data.streams
-    for name in ('source', 'target'):
-        if name not in streams:
-            raise ValueError(
-                f'method {config.method!r} adapts from the stream source to the stream target; '
-                f'there is no data.streams.{name}, only {", ".join(streams)}'
-            )
-    if not streams['source'].labelled:
+    if 'target' not in streams:
         raise ValueError(
-            f'method {config.method!r} learns from the labels of the stream source: set '
-            'data.streams.source.labelled=True'
+            f'method {config.method!r} adapts from the stream source to the stream target; '
+            f'there is no data.streams.target, only {", ".join(streams)}'
         )
 
 
