@@ -44,8 +44,8 @@ def _best(study: dict) -> list[str]:
 
 def _fewest(study: dict) -> tuple[str, dict, list[dict]]:
     """Title, the baseline's row and those of the arms that it judges, at the fewest labels."""
-    least = min(row.get(AXIS, 0) for row in study['comparison'])
-    rows = {row['arm']: row for row in study['comparison'] if row.get(AXIS, 0) == least}
+    least = min(row.get(AXIS) or 0 for row in study['comparison'])
+    rows = {row['arm']: row for row in study['comparison'] if (row.get(AXIS) or 0) == least}
     base = rows.pop(study['baseline'])
     rows.pop(study.get('ceiling'), None)
     return study['title'] + (f', {least} a class' if least else ''), base, list(rows.values())
