@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.test_methods import NORMED, built, config_for, prepared_for
+from configs import adapt
+from tests.test_methods import NORMED, PACKAGES, built, config_for, prepared_for
+from tljax import config as configs
+from tljax import experiment
 from tljax.data.streams import unit
 from tljax.methods import adaptation
 from tljax.methods.networks import Classifier
@@ -108,3 +111,17 @@ def test_the_statistics_of_mcd_are_those_of_one_network_with_two_heads(together)
         wanted = {**wanted, 'head2': wanted['head']}
         close = lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6)
         jax.tree.map(close, dict(found), wanted)
+
+
+@pytest.mark.parametrize('name', adapt.METHODS)
+def test_a_target_of_one_class_and_of_fewer_images_than_a_batch(name, tmp_path):
+    """Partial adaptation: trained on what the target has, tested on all."""
+    if name in PACKAGES:
+        pytest.importorskip(PACKAGES[name])
+    c = config_for(name, steps=4)
+    c.data.streams.target.update(classes=(7,), sample=7, batch=10)
+    c.data.wrap = True
+    found = experiment.run(configs.checked(c), tmp_path)
+    assert np.isfinite(found['scores']['test']['loss']).all()
+    assert len(found['classes']) == 5
+    assert '7 sampled' in found['protocol']

@@ -74,6 +74,10 @@ def test_every_phase_and_every_discriminator_is_looked_at():
     [
         ('dann', {'form': 'players'}, {'discriminator'}),
         ('dann', {'form': 'reversal'}, {'discriminator'}),
+        ('cdan', {'form': 'players'}, {'discriminator'}),
+        ('cdan', {'form': 'reversal'}, {'discriminator'}),
+        ('cdan_e', {'form': 'players'}, {'discriminator'}),
+        ('cdan_e', {'form': 'reversal'}, {'discriminator'}),
         ('adda', {}, {'discriminator'}),
         ('translation', {}, {'discriminator_source', 'discriminator_target'}),
         ('cycada', {}, {'discriminator_source', 'discriminator_target', 'discriminator'}),
