@@ -113,7 +113,13 @@ def test_the_statistics_of_mcd_are_those_of_one_network_with_two_heads(together)
         jax.tree.map(close, dict(found), wanted)
 
 
-@pytest.mark.parametrize('name', adapt.METHODS)
+def costly(*names):
+    """Methods as parameters of a test that is slow for those that generate images."""
+    slow = {'cycada', 'translation'}
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
+
+
+@pytest.mark.parametrize('name', costly(*adapt.METHODS))
 def test_a_target_of_one_class_and_of_fewer_images_than_a_batch(name, tmp_path):
     """Partial adaptation: trained on what the target has, tested on all."""
     if name in PACKAGES:

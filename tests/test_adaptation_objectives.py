@@ -11,7 +11,7 @@ from tljax.kernels import Gaussians
 from tljax.losses import divergence, entropy
 from tljax.losses.classification import cross_entropy
 
-FEW = HP | {'label_smoothing': 0.1}
+SMOOTHED = HP | {'label_smoothing': 0.1}
 # Of the outputs for source and target, as the papers have it and the methods by default.
 APART = {
     'cmd': lambda s, t: divergence.cmd(*(jnp.tanh(out['features']) for out in (s, t))),
@@ -46,7 +46,7 @@ def test_what_matches_domains_minimises_the_sources_loss_and_the_weighed_diverge
     weight = STRENGTH if ramped else HP['weight']
 
     def found(params):
-        return player.loss(params, mutable, BATCH, FEW, jax.random.key(1))[0]
+        return player.loss(params, mutable, BATCH, SMOOTHED, jax.random.key(1))[0]
 
     def by_hand(params):
         source, target = outputs(method, params, mutable)
@@ -68,15 +68,9 @@ def critic_by_hand(params):
     """What wdgrl's critic makes of features [N, D], and its slope at each of them, [N, D]."""
     first, last = params['critic']['dense1'], params['critic']['logits']
 
-    def value(x):
-        return (
-            jax.nn.relu(x @ first['kernel'] + first['bias']) @ last['kernel'][:, 0] + last['bias']
-        )
-
-    def slope(x):
-        on = x @ first['kernel'] + first['bias'] > 0
-        return (on * last['kernel'][:, 0]) @ first['kernel'].T
-
+    before = lambda x: x @ first['kernel'] + first['bias']
+    value = lambda x: jax.nn.relu(before(x)) @ last['kernel'][:, 0] + last['bias']
+    slope = lambda x: ((before(x) > 0) * last['kernel'][:, 0]) @ first['kernel'].T
     return value, slope
 
 
@@ -100,26 +94,22 @@ def wdgrl_by_hand(method, mutable, penalty, share):
     return critic, model
 
 
-def test_the_critic_of_wdgrl_tells_the_domains_apart_with_slope_one_and_the_model_does_not_let_it():
+def test_the_critic_of_wdgrl_and_the_model_by_hand():
     """By value, and by the gradient of what each may move."""
-    options = {'widths': (6,), 'inner': 2, 'penalty': 3.0}
-    method = built('wdgrl', options=options)
+    method = built('wdgrl', options={'widths': (6,), 'inner': 2, 'penalty': 3.0})
     params, mutable = values_of(method)
     players = method.phases[0].players
-    assert [(p.name, p.trains) for p in players] == [
-        *[('critic', 'critic')] * 2,
-        ('model', 'encoder|head'),
-    ]
+    assert [player.name for player in players] == ['critic', 'critic', 'model']
+    assert [player.trains for player in players] == ['critic', 'critic', 'encoder|head']
     key = jax.random.key(1)
     share = jax.random.uniform(jax.random.split(key)[1], (4, 1))  # as the critic draws it
     wanted = wdgrl_by_hand(method, mutable, 3.0, share)
-    for player, by_hand, roles in zip(
-        players[1:], wanted, (['critic'], ['encoder', 'head']), strict=True
-    ):
+    moved = ('critic',), ('encoder', 'head')
+    for player, by_hand, roles in zip(players[1:], wanted, moved, strict=True):
 
         @jax.jit
         def both(params):
-            found = lambda params: player.loss(params, mutable, BATCH, FEW, key)[0]
+            found = lambda params: player.loss(params, mutable, BATCH, SMOOTHED, key)[0]
             return jax.value_and_grad(found)(params), jax.value_and_grad(by_hand)(params)
 
         (value, gradient), (expected, down) = both(params)

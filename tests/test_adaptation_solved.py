@@ -58,8 +58,8 @@ def test_adabn_takes_the_statistics_of_the_whole_target(tmp_path, monkeypatch):
         seen[phase.name] = jax.tree.map(np.asarray, (params, mutable))
         return toys.probe(params, mutable, phase)
 
-    run = (ready.method, ready.streams, ready.members)
-    toys.fit(tmp_path, *run, values=ready.values, evaluate=watch, **ready.options._asdict())
+    parts = (ready.method, ready.streams, ready.members)
+    toys.fit(tmp_path, *parts, values=ready.values, evaluate=watch, **ready.options._asdict())
     (before, running), (params, mutable) = seen['train'], seen['adapt']
     toys.same(params, before)
     images = np.asarray(ready.streams['target'].image)
@@ -70,8 +70,8 @@ def test_adabn_takes_the_statistics_of_the_whole_target(tmp_path, monkeypatch):
         )
         for name, (mean, var) in statistics_by_hand(encoder, images).items():
             found = own['batch_stats'][f'{name}_norm']
-            np.testing.assert_allclose(found['mean'], mean, 1e-3, 1e-4)
-            np.testing.assert_allclose(found['var'], var, 1e-3, 1e-4)
+            np.testing.assert_allclose(found['mean'], mean, 1e-4, 1e-5)
+            np.testing.assert_allclose(found['var'], var, 1e-4, 1e-5)
             assert np.abs(old['batch_stats'][f'{name}_norm']['var'] - var).max() > 0.01
 
 
@@ -98,8 +98,8 @@ def scale(x):
 def test_predictions_are_of_aligned_features_by_a_probe_on_the_sources(name, tmp_path):
     """Of the 30 examples that a member draws from, beside one of 60, and of its encoder."""
     options, align, kernel = ALIGNED[name]
-    few = {'members.labels_per_class': (6, 12), 'steps': 0}
-    c = config_for(name, options={**options, 'strengths': (PENALTY,)}, **few)
+    c = config_for(name, options={**options, 'strengths': (PENALTY,)}, steps=0)
+    c.members.update(seed=(0, 1), labels_per_class=(6, 12))
     c.data.streams.target.sample = 30
     ready = prepare(c)
     values = jax.tree.map(lambda x: x[0], fit(ready, tmp_path))
@@ -115,4 +115,4 @@ def test_predictions_are_of_aligned_features_by_a_probe_on_the_sources(name, tmp
     held = ready.held['test'].image[:20]
     moved = np.asarray(alignment.transform(found.target, unit * features(held), kernel))
     wanted = linear.logits(model, moved / scale(train))[0]
-    np.testing.assert_allclose(ready.method.predict(*values, held)['logits'], wanted, atol=2e-3)
+    np.testing.assert_allclose(ready.method.predict(*values, held)['logits'], wanted, atol=2e-4)

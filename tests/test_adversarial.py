@@ -81,11 +81,9 @@ def test_the_model_goes_down_its_loss_and_up_the_discriminators(name):
     assert not jax.tree.reduce(lambda a, x: a or x.any(), against['encoder'], False), 'strength 0'
 
     def told(params):
-        """The discriminator's loss as a plain function of the features."""
-        losses = []
-        for sign, (x, weights) in zip(
-            (-1, 1), seen_by_hand(name, method, params, mutable), strict=True
-        ):
+        """The discriminator's loss as a plain function of what it sees."""
+        losses, seen = [], seen_by_hand(name, method, params, mutable)
+        for sign, (x, weights) in zip((-1, 1), seen, strict=True):
             first, last = (params['discriminator'][layer] for layer in ('dense1', 'logits'))
             x = jax.nn.relu(x @ first['kernel'] + first['bias'])
             logits = (x @ last['kernel'] + last['bias'])[:, 0]
