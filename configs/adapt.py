@@ -212,18 +212,7 @@ def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
     c.evaluate_every = c.steps // EVALUATIONS
     c.runs.source_only = {}
     for method in methods:
-        changes, streams = {'method': method}, {'target': unlabelled}
-        schedule = TRANSLATED if 'init' in METHODS[method] else {}
-        schedule = FULLY.get(method, {}) if 'full' in extras else schedule
-        if 'steps' in schedule:
-            changes['steps'] = schedule['steps']
-        if 'batch' in schedule:
-            size = {'batch': schedule['batch']}
-            streams = {'source': size, 'target': {**unlabelled, **size}}
-        changes |= METHODS[method] | (ON_MNIST_M.get(method, {}) if MNIST_M in sets else {})
-        if 'net' in changes:
-            changes['net'] = {**c.net, **changes['net']}
-        c.runs[method] = {**changes, 'data': {'streams': streams}}
+        c.runs[method] = run_of(method, c.net, unlabelled, 'full' in extras, MNIST_M in sets)
     arms = ('source_only', *methods)
     c.compare.update(baseline='source_only', arms=arms)
     if labels:
@@ -233,6 +222,30 @@ def get_config(argument: str = 'dann,tfds:mnist,tfds:usps'):
         c.compare.stream = 'val'
         del c.data.evaluate['test']
     return c
+
+
+def run_of(method: str, net: dict, unlabelled: dict, full: bool, on_mnist_m: bool) -> dict:
+    """What differs of a method's run from the common protocol: its schedule, streams and options.
+
+    Args:
+      method: a key of METHODS.
+      net: of the protocol.
+      unlabelled: the stream 'target'.
+      full: whether schedules are as long as the authors'.
+      on_mnist_m: whether MNIST-M is one of the two sets.
+    """
+    changes = {'method': method, **METHODS[method]}
+    if on_mnist_m:
+        changes |= ON_MNIST_M.get(method, {})
+    if 'net' in changes:
+        changes['net'] = {**net, **changes['net']}
+    brief = TRANSLATED if 'init' in METHODS[method] else {}
+    schedule = FULLY.get(method, {}) if full else brief
+    if 'steps' in schedule:
+        changes['steps'] = schedule['steps']
+    size = {'batch': schedule['batch']} if 'batch' in schedule else {}
+    streams = {'source': size} if size else {}
+    return {**changes, 'data': {'streams': {**streams, 'target': {**unlabelled, **size}}}}
 
 
 def parsed(argument: str) -> tuple[tuple[str, ...], str, str, list[str]]:

@@ -25,14 +25,12 @@ def main(argv: list[str] | None = None) -> int:
 
     from tljax import ranking
     from tljax.console import CONSOLE, say
-    from tljax.types import unknown
 
     cache = os.environ.get('JAX_COMPILATION_CACHE_DIR', str(Path.home() / '.cache/tljax/xla'))
     jax.config.update('jax_compilation_cache_dir', cache)
     out = arguments.out
     try:
-        if arguments.by not in ranking.SCORES:
-            raise unknown('score', arguments.by, ranking.SCORES)
+        ranking.check_score(arguments.by)
         if out and not out.absolute().parent.is_dir():
             raise ValueError(f'--out {out} cannot be: there is no such folder')
         if arguments.study:

@@ -19,7 +19,12 @@ def pixels_of(config, fit: str = '') -> decode.Pixels:
     return decode.Pixels(size, channels, fit or data.fit)
 
 
-def _load(config, name: str, stream: Mapping, known: dict[str, sources.Source]) -> sources.Source:
+def _load(
+    config, name: str, stream: Mapping, known: dict[str, sources.Source] | None
+) -> sources.Source:
+    """The source of a stream; from `known`, which it is put into, if that is given."""
+    if known is None:
+        return _opened(config, name, stream)
     key = repr((dict(stream), pixels_of(config, stream['fit']), config.data.data_dir))
     if key not in known:
         known[key] = _opened(config, name, stream)
@@ -61,7 +66,7 @@ def training_streams(
     Args:
       known: sources that were opened before, as several runs share them; filled here.
     """
-    known, wanted = {} if known is None else known, config.data.streams
+    wanted = config.data.streams
     few = {name for name, stream in wanted.items() if stream.labels_per_class}
     few = few or {name for name, stream in wanted.items() if stream.labelled}
     streams = {}
@@ -88,7 +93,7 @@ def held_out_streams(
     config, members: Members, known: dict[str, sources.Source] | None = None
 ) -> dict[str, data.Stream]:
     """The streams to evaluate on: whole or a fixed part, in order, the same for every member."""
-    streams, none, known = {}, [0] * len(members.table), {} if known is None else known
+    streams, none = {}, [0] * len(members.table)
     for name, wanted in config.data.evaluate.items():
         source = _load(config, name, wanted, known)
         order, count = data.select(source, none, none)

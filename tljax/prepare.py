@@ -74,13 +74,12 @@ def check(config, known: dict[str, sources.Source]) -> None:
     Not where that is costly: initial values, the cached prefix and embeddings of classes.
 
     Args:
-      config: of the run.
+      config: of the run; its choices are checked already.
       known: sources that were opened for others; see `training_streams`.
 
     Raises:
       ValueError: as `prepare` would, when the run's turn came.
     """
-    choices.check(config)
     members = choices.members(config)
     streams = training_streams(config, members, known)
     held = held_out_streams(config, members, known)
@@ -88,9 +87,7 @@ def check(config, known: dict[str, sources.Source]) -> None:
     if not config.data.embeddings:
         method = build_method(config, spec)
         _check_steps(method, streams)
-        check_images(encoder(config), spec.image, config.endpoint)
-        params, _ = jax.eval_shape(lambda: method.init(jax.random.key(0), spec))
-        parameter_table(config, method, params)
+        parameter_table(config, method, check_shapes(config, method, spec))
 
 
 def assembled(
@@ -205,8 +202,12 @@ def build_method(config, spec: Spec) -> Method:
     return build(config, spec, partial(optimizers.build, config.optimizer), **options)
 
 
-def check_shapes(config, method: Method, spec: Spec) -> None:
-    """Refuses a net or a head that cannot be made, or cannot take images as these data have."""
+def check_shapes(config, method: Method, spec: Spec) -> PyTree:
+    """Refuses a net or a head that cannot be made, or cannot take images as these data have.
+
+    Returns:
+      The shapes of one member's parameters.
+    """
     check_images(encoder(config), spec.image, config.endpoint)
     image = jax.ShapeDtypeStruct((1, *spec.image), np.uint8)
     try:
@@ -219,6 +220,7 @@ def check_shapes(config, method: Method, spec: Spec) -> None:
         raise ValueError(
             f'net={net} with head={head} cannot be made for images {list(spec.image)}: {error}'
         ) from error
+    return made[0]
 
 
 def parameter_table(config, method: Method, params: PyTree) -> list[dict]:

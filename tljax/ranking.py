@@ -193,6 +193,12 @@ def agreement(
     }
 
 
+def check_score(by: str) -> None:
+    """Raises ValueError for a score that there is not."""
+    if by not in SCORES:
+        raise unknown('score', by, SCORES)
+
+
 def format_table(
     table: Mapping[str, Mapping[str, Sequence[float]]],
     reached: Mapping[str, float],
@@ -204,8 +210,7 @@ def format_table(
     Raises:
       ValueError: there is no such score.
     """
-    if by not in SCORES:
-        raise unknown('score', by, SCORES)
+    check_score(by)
     last = ('fine-tuned',) if reached else ()
     shown = Table(title=f'Sources by {by}; of all scores, higher is better', box=box.SIMPLE)
     shown.add_column('source', overflow='fold', min_width=13)

@@ -186,7 +186,7 @@ def in_order(names: Iterable[str], configured: str) -> tuple[str, ...]:
 
 def compare(
     arms: Mapping[str, Mapping],
-    baseline: str | None,
+    baseline: str,
     configured: str,
     metric: str = 'accuracy',
     **options,
@@ -195,7 +195,7 @@ def compare(
 
     Args:
       arms: name -> results.json of the run.
-      baseline: the arm to compare with; None for a single run, which `verdict.summarise`s.
+      baseline: the arm to compare with; '' for none, as of a single run.
       configured: the selection of the runs, which comes first of those without target labels.
       metric: one that `chosen` has recorded; selections that have not are left out.
       options: of `verdict.compare`.
@@ -210,9 +210,5 @@ def compare(
             arm: {'members': arms[arm]['members'], 'scores': {'test': {metric: table[metric]}}}
             for arm, table in tables.items()
         }
-        if baseline is None:
-            ((arm, one),) = trial.items()
-            rows[name] = verdict.summarise(arm, one, 'test', metric)
-        else:
-            rows[name] = verdict.compare(trial, baseline, 'test', metric, **options)
+        rows[name] = verdict.compare(trial, baseline, 'test', metric, **options)
     return rows

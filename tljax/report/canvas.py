@@ -50,7 +50,7 @@ class Style(NamedTuple):
         return VARIABLES[self.colour]
 
 
-def styles(arms: Sequence[str], baseline: str | None = None) -> dict[str, Style]:
+def styles(arms: Sequence[str], baseline: str = '') -> dict[str, Style]:
     """Gives every arm its colour, marker and line; the baseline is grey and dashed."""
     looks = {baseline: Style(BASELINE, 'o', (0, (4, 2)), '○')} if baseline in arms else {}
     lines = ('-', (0, (5, 1, 1, 1)), (0, (1, 1)))

@@ -28,7 +28,7 @@ def build(record: Run | Study) -> dict[str, Any]:
         'metric': question.metric.replace('_', ' '),
         'stream': question.stream,
         'per_cent': wording.in_per_cent(question.metric),
-        'baseline': wording.arm_label(question.baseline or ''),
+        'baseline': wording.arm_label(question.baseline),
         'facets': panels.key_figures(question),
         'ceiling': wording.arm_label(results.get('ceiling') or ''),
         'table': _table(question),
@@ -52,20 +52,20 @@ def ask(record: Run | Study) -> Question:
     """Finds what is compared, by which score, and the rows that come of it."""
     results, arms = record.results, dict(_runs(record))
     if isinstance(record, Study):
-        baseline, arms = results['baseline'] or None, {arm: arms[arm] for arm in results['arms']}
+        baseline, arms = results['baseline'], {arm: arms[arm] for arm in results['arms']}
         stream, metric = results.get('stream', 'test'), results.get('metric', 'accuracy')
         lower = bool(results.get('lower_is_better', False))
         found = {arm: run.results for arm, run in arms.items()}
         rows = results.get('comparison') or verdict.compare(
             found,
-            results['baseline'],
+            baseline,
             stream,
             metric,
             lower_is_better=lower,
             ceiling=results.get('ceiling', ''),
         )
     else:
-        baseline, name = None, next(iter(arms))
+        baseline, name = '', next(iter(arms))
         stream, metric, known = _score_of(results)
         lower = bool(results.get('lower_is_better', metric.endswith('loss')))
         rows = verdict.summarise(name, results, stream, metric) if known else []

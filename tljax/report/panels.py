@@ -29,7 +29,7 @@ class Question(NamedTuple):
     stream: str
     metric: str
     lower_is_better: bool
-    baseline: str | None
+    baseline: str  # '' of a single run, or where arms are tests of their own
     axis: str | None  # the horizontal one
     looks: Mapping[str, canvas.Style]
 

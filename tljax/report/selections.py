@@ -16,7 +16,7 @@ def section(record: Run | Study, question: Question) -> dict[str, Any] | None:
         columns = results.get('selections') or {}
     else:
         arms = {name: run.results for name, run in question.arms.items()}
-        columns = selection.compare(arms, None, results.get('selection', ''), question.metric)
+        columns = selection.compare(arms, '', results.get('selection', ''), question.metric)
     if not columns:
         return None
     return {
