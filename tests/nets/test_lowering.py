@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from tljax.nets import filtering
 from tljax.nets.convolution import WIDE
 from tljax.nets.lowering import NHWC, Conv, ConvPool, FlatDense, conv, conv_pool, max_pool
 
@@ -204,10 +205,31 @@ def test_max_pool_shows_what_is_not_a_number():
         assert jnp.isnan(max_pool(x - jnp.inf, 2)).all()
 
 
-@pytest.mark.parametrize('inner', [2, 32])  # in one piece, and as a plain convolution
+@pytest.mark.parametrize('taps', [2, 3, 4, 5])
+def test_minimal_filtering(taps):
+    a, g, b = filtering.matrices(taps)
+    kernel, image = np.asarray(normal(0, taps)), np.asarray(normal(1, taps + 3))
+    expected = [kernel @ image[i : i + taps] for i in range(4)]
+    np.testing.assert_allclose(a @ ((g @ kernel) * (b @ image)), expected, rtol=1e-6)
+    assert (abs(b).max(1) == 1).all()
+
+
+def test_minimal_filtering_of_too_many_taps():
+    with pytest.raises(ValueError, match='4 outputs of 6 taps: 9 points, of 8'):
+        filtering.matrices(6)
+
+
+# As patches; with transformed columns, where the window is 2; as a plain convolution, where not.
+@pytest.mark.parametrize('inner', [2, 8, 32])
 @pytest.mark.parametrize(
     'side, kernel, padding, window',
-    [(8, 5, 'VALID', 2), (9, 3, 'SAME', 2), (10, 3, ((1, 0), (2, 1)), 3), (6, 4, 'SAME', 1)],
+    [
+        (8, 5, 'VALID', 2),
+        (9, 3, 'SAME', 2),
+        (7, 2, ((-1, 0), (0, 3)), 2),
+        (10, 3, ((1, 0), (2, 1)), 3),
+        (6, 4, 'SAME', 1),
+    ],
 )
 def test_conv_pool(side, kernel, padding, window, inner):
     x, k, b = normal(0, 2, side, side, inner), normal(1, kernel, kernel, inner, 3), normal(2, 3)
@@ -224,7 +246,7 @@ def test_conv_pool(side, kernel, padding, window, inner):
 
 def test_layers_with_a_norm():
     """Convolution, pool, norm, relu; and flattening, product, norm, relu."""
-    few, many = normal(0, 4, 6, 6, 2), normal(0, 4, 6, 6, 32)
+    few, many = normal(0, 4, 6, 6, 2), normal(0, 4, 6, 6, 8)
 
     def unit(y):
         y = (y - y.mean(axes)) / np.sqrt(y.var(axes) + 1e-5)
@@ -252,12 +274,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from tljax.nets.convolution import WIDE
 from tljax.nets.lowering import NHWC, conv, conv_pool, max_pool
 mesh = jax.make_mesh((4,), ('batch',), axis_types=(AxisType.Auto,))
-x = jax.random.normal(jax.random.key(0), (8, 8, 8, 2))
-k = jax.random.normal(jax.random.key(1), (3, 3, 2, 2))
+x = jax.random.normal(jax.random.key(0), (8, 8, 8, 8))
+k = jax.random.normal(jax.random.key(1), (3, 3, 8, 8))
 
 def loss(x, k):
     y = max_pool(conv(x, k, (1, 1), 'SAME', dimension_numbers=NHWC), 2)
-    return jnp.sum(conv_pool(y, k, jnp.ones(2), 'SAME') ** 2)
+    return jnp.sum(conv_pool(y, k, jnp.ones(8), 'SAME') ** 2)
 
 f = jax.jit(jax.value_and_grad(loss, (0, 1)))
 put = lambda a, *spec: jax.device_put(a, NamedSharding(mesh, P(*spec)))

@@ -1,12 +1,13 @@
 """Layers written with the CPU in mind: pools, and the convolution and dense layer around them.
 
-A convolution of few channels, and its pool, run on the CPU as patches (im2col) and one matrix
-product. Inside, N is last, so that every slice, maximum and addition runs along contiguous
-examples, and the product is [O, K] @ [K, h * w * N], the fast side of a narrow product. Most of the
-transposes at the borders cost nothing: XLA chooses layouts in which they vanish. What follows
-elementwise is done before them: outside, it would fix the slow layout.
+A convolution and its pool run on the CPU as matrix products, of transformed columns (`filtering`)
+or of patches (im2col). Inside, N is last, so that every slice, maximum and addition runs along
+contiguous examples, and products are [O, K] @ [K, h * w * N], without transposes the fast side of a
+narrow product. Most of the transposes at the borders cost nothing: XLA chooses layouts in which
+they vanish. What follows elementwise is done before them: outside, it would fix the slow layout.
 """
 
+import itertools
 import math
 from functools import partial
 
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from tljax.nets import filtering
 from tljax.nets.convolution import NHWC, Conv, conv, pads_of
 from tljax.nets.norm import BatchNorm
 
@@ -72,10 +74,8 @@ def _first_max(x, axis):
 def conv_pool(x: Array, kernel: Array, bias: Array, padding, window: int = 2) -> Array:
     """relu(max_pool(conv(x, kernel), window) + bias), on the CPU in one piece.
 
-    A window of p x p outputs lies in one patch of side k + p - 1. So a convolution of stride p with
-    the kernel in its p * p positions, side by side, gives all members of a window as channels: the
-    pool is a maximum over them, and patches are fewer by (k / (k + p - 1))^2 p^2, which for k = 5
-    outweighs the 44 % more multiplications.
+    All members of a window come out side by side: the pool is a maximum over them, and what would
+    be moved for each output is moved once for a window.
 
     Args:
       x: [N, H, W, C].
@@ -112,18 +112,32 @@ def conv_pool_last(x: Array, kernel: Array, padding, window: int = 2) -> Array:
     return lax.platform_dependent(x, kernel, cpu=lowered, default=native)
 
 
-def _wide(x, kernel, pads, window) -> bool:
-    """Whether a plain convolution, and the pool after it, are faster than one product for both.
+def _filtered(x, kernel, window) -> bool:
+    """Whether columns are transformed.
 
-    In ms with gradients, on one core: [120, 14, 14, 64] 3x3 -> 64, 157 plain and 413 in one; [120,
-    14, 14, 16] -> 32, 29 and 37; [128, 12, 12, 20] 5x5 -> 50, 79 and 55. Where one pixel is left, a
-    plain convolution gets a slow layout: [120, 3, 3, 64] 3x3 -> 64, 34 and 6.
+    In ms of a step on two cores, beside patches of windows or, from 32 channels, a plain
+    convolution: LeNet's 20 -> 50 channels, 256 images 16.7 and 21.5; 48 -> 64 of 128 images 20
+    and 63; Conv4 of 128 images 40 and 54. Fewer digits than float32's would not do.
     """
-    left = [
+    exact = x.dtype in (jnp.float32, jnp.float64)
+    return exact and window == 2 and 2 <= kernel.shape[1] <= 5 and x.shape[-1] >= 8
+
+
+def _wide(x, kernel, pads, window) -> bool:
+    """Whether a plain convolution, and the pool after it, are faster than patches for both.
+
+    Where one pixel is left, it gets a slow layout: [120, 3, 3, 64] 3x3 -> 64, in ms 34 and 6.
+    """
+    several = max(_sides(x, kernel, pads, window)) > 1
+    return x.shape[-1] >= 32 and several and not _filtered(x, kernel, window)
+
+
+def _sides(x, kernel, pads, window):
+    """Of the output."""
+    return [
         (side + sum(pad) - k + 1) // window
         for side, pad, k in zip(x.shape[1:3], pads, kernel.shape, strict=False)
     ]
-    return x.shape[-1] >= 32 and max(left) > 1
 
 
 def _plain(x, kernel, pads, window):
@@ -139,35 +153,37 @@ def _native(x, kernel, pads, window):
 
 def _lowered(x, kernel, pads, window):
     """[O, h, w, N]."""
-    rest, (*_, outer) = window - 1, kernel.shape
-    positions = [
-        jnp.pad(kernel, ((i, rest - i), (j, rest - j), (0, 0), (0, 0)))
-        for i in range(window)
-        for j in range(window)
+    sides = _sides(x, kernel, pads, window)
+    way = filtering.windows if _filtered(x, kernel, window) else partial(_patches, window)
+    return first_max(way(x.transpose(3, 1, 2, 0), kernel, pads, sides), 0)
+
+
+def _patches(window, x, kernel, pads, sides):
+    """The members of each window: [C, H, W, N], [kh, kw, C, O] -> [window * window, O, *sides, N].
+
+    A window of p x p outputs lies in one patch of side k + p - 1: it is a convolution of stride p
+    with the kernel in its p * p positions. Patches are fewer than those of single outputs by (k /
+    (k + p - 1))^2 p^2, which for k = 5 outweighs 44 % more multiplications. Rows and columns are
+    split by their place in a window, so that patches are few slices.
+    """
+    *taps, inner, outer = kernel.shape
+    reach = [-(-(k + window - 1) // window) for k in taps]
+    whole = [n + more - 1 for n, more in zip(sides, reach, strict=True)]
+    x = filtering.fitted(x, pads, [window * n for n in whole])
+    x = x.reshape(inner, whole[0], window, whole[1], window, -1).transpose(2, 4, 0, 1, 3, 5)
+    slices = [
+        x[:, :, :, i : i + sides[0], j : j + sides[1]]
+        for i, j in itertools.product(*map(range, reach))
     ]
-    y = _product(x.transpose(3, 1, 2, 0), jnp.concatenate(positions, -1), (window, window), pads)
-    return first_max(y.reshape(len(positions), outer, *y.shape[1:]), 0)
-
-
-def _product(x, kernel, strides, pads):
-    """Convolution as a product: [C, H, W, N], [kh, kw, C, O] -> [O, h, w, N]."""
-    *_, inner, outer = kernel.shape
-    zero = jnp.zeros((), x.dtype)
-    x = lax.pad(x, zero, ((0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)))
-    sides = [(x.shape[d + 1] - kernel.shape[d]) // strides[d] + 1 for d in (0, 1)]
-    slices = []
-    for i in range(kernel.shape[0]):
-        for j in range(kernel.shape[1]):
-            ends = [at + (n - 1) * s + 1 for at, n, s in zip((i, j), sides, strides, strict=True)]
-            slices.append(x[:, i : ends[0] : strides[0], j : ends[1] : strides[1]])
-    patches = jnp.concatenate(slices)  # [kh * kw * C, h, w, N]
-    # Two dimensions each: with more, the gradients' products would transpose the patches.
-    y = lax.dot_general(
-        kernel.reshape(-1, outer),
-        patches.reshape(len(slices) * inner, -1),
-        (((0,), (0,)), ((), ())),
-    )
-    return y.reshape(outer, *sides, -1)
+    rest = [window * more - k for more, k in zip(reach, taps, strict=True)]
+    positions = [
+        jnp.pad(kernel, ((i, rest[0] - i), (j, rest[1] - j), (0, 0), (0, 0)))
+        for i, j in itertools.product(range(window), repeat=2)
+    ]
+    kernel = jnp.stack(positions).reshape(-1, reach[0], window, reach[1], window, inner, outer)
+    kernel = kernel.transpose(0, 6, 1, 3, 2, 4, 5).reshape(len(positions) * outer, -1)
+    y = kernel @ jnp.concatenate(slices).reshape(kernel.shape[1], -1)
+    return y.reshape(len(positions), outer, *sides, -1)
 
 
 class ConvPool(nn.Module):

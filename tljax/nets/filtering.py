@@ -1,0 +1,115 @@
+"""Convolution by minimal filtering: fewer multiplications by a transform of the columns.
+
+Of one row of an image, m adjacent outputs of k taps are products of two polynomials' kind, which
+take m + k - 1 multiplications in place of m * k where image and kernel are evaluated at as many
+points (Toom, 1963; Cook, 1966; Winograd, 1980, "Arithmetic complexity of computations"; for
+convolutional nets Lavin and Gray, 2016, arXiv:1509.09308, equations 5 and 6).
+"""
+
+from fractions import Fraction
+from functools import cache
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+OUTPUTS = 4  # of one tile; more would cost digits
+POINTS = tuple(map(Fraction, ('0', '1', '-1', '2', '-2', '1/2', '-1/2')))
+
+
+def windows(x: Array, kernel: Array, pads, sides: tuple[int, int]) -> Array:
+    """Convolution of stride 1, its outputs by their place in windows of 2 x 2.
+
+    Tiles of the columns are evaluated at the points by one product, rows are patches of all that a
+    window sees, and each point is a product of its own: all products of contiguous matrices.
+
+    Args:
+      x: [C, H, W, N], images last.
+      kernel: [kh, kw, C, O].
+      pads: two pairs, of zeros around x.
+      sides: of the output, in windows.
+
+    Returns:
+      [4, O, *sides, N]: first, columns and in them rows of a window.
+    """
+    (kh, kw, inner, outer), (h, w) = kernel.shape, sides
+    a, g, b = (one.astype(x.dtype) for one in matrices(kw))
+    tiles, reach = -(-2 * w // OUTPUTS), -(-(kh + 1) // 2)  # a window's patch reaches over windows
+    wanted = 2 * (h + reach - 1), OUTPUTS * tiles + kw - 1
+    x = fitted(x, pads, wanted)
+    spread = np.zeros((len(b), tiles, wanted[1]), x.dtype)
+    for tile in range(tiles):
+        spread[:, tile, tile * OUTPUTS :][:, : len(b)] = b
+    spread = spread.reshape(-1, wanted[1])
+    # Broadcast, for a product with one matrix for all rows would be slower.
+    rows = x.reshape(inner * wanted[0], wanted[1], -1)
+    x = jnp.broadcast_to(spread, (len(rows), *spread.shape)) @ rows
+    x = x.reshape(inner, wanted[0] // 2, 2, len(b), tiles, -1).transpose(3, 2, 0, 1, 4, 5)
+    patches = jnp.concatenate([x[:, :, :, i : i + h] for i in range(reach)], 1)
+    kernel = jnp.einsum('pw,hwco->phco', g, kernel)
+    kernel = jnp.stack(
+        [jnp.pad(kernel, ((0, 0), (i, 2 * reach - kh - i), (0, 0), (0, 0))) for i in range(2)]
+    )
+    kernel = kernel.transpose(1, 0, 4, 2, 3).reshape(len(b), 2 * outer, -1)
+    y = kernel @ patches.reshape(*kernel.shape[::2], -1)
+    y = (a @ y.reshape(len(b), -1)).reshape(-1, 2, 2, outer, h, tiles, x.shape[-1])
+    # [tile's window, column, row, O, h, tile, N]
+    y = y.transpose(1, 2, 3, 4, 5, 0, 6).reshape(4, outer, h, -1, x.shape[-1])
+    return y[:, :, :, :w]
+
+
+def fitted(x: Array, pads, sides) -> Array:
+    """[C, H, W, N] behind that much padding, filled up or cut to these sides."""
+    config = [
+        (low, side - low - has, 0)
+        for (low, _), side, has in zip(pads, sides, x.shape[1:3], strict=True)
+    ]
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *config, (0, 0, 0)))
+
+
+@cache
+def matrices(taps: int, outputs: int = OUTPUTS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A, G and B of y = A ((G g) * (B d)), where y[i] = sum_j g[j] d[i + j].
+
+    Polynomials are evaluated at the first of 0, ±1, ±2, ±1/2, and at infinity. The transposes of
+    evaluation and interpolation turn their product into the filter (Lavin and Gray's equation 6,
+    whose A and B are the transposes of these). Rows of B are scaled to a largest element of 1.
+
+    Args:
+      taps: of g.
+      outputs: of y.
+
+    Returns:
+      A [outputs, P], G [P, taps] and B [P, P] of float64, where P is outputs + taps - 1.
+
+    Raises:
+      ValueError: more points are wanted than there are.
+    """
+    count = outputs + taps - 1
+    if count > len(POINTS) + 1:
+        raise ValueError(f'{outputs} outputs of {taps} taps: {count} points, of {len(POINTS) + 1}')
+    points = POINTS[: count - 1]
+    a, g, whole = (_evaluation(points, size) for size in (outputs, taps, count))
+    b = _inverse(whole).T
+    scale = abs(b).max(1, keepdims=True)
+    return tuple(np.asarray(one, np.float64) for one in (a.T, g * scale, b / scale))
+
+
+def _evaluation(points, size):
+    """Of a polynomial of that many coefficients at the points and at infinity, as fractions."""
+    rows = [[point**power for power in range(size)] for point in points]
+    return np.array([*rows, [*[Fraction(0)] * (size - 1), Fraction(1)]], object)
+
+
+def _inverse(matrix):
+    """By Gauss and Jordan's elimination, exactly."""
+    count = len(matrix)
+    rows = np.concatenate([matrix, np.eye(count, dtype=int) * Fraction(1)], 1)
+    for at in range(count):
+        pivot = next(row for row in range(at, count) if rows[row, at])
+        rows[[at, pivot]] = rows[[pivot, at]]
+        rows[at] = rows[at] / rows[at, at]
+        for row in range(count):
+            if row != at:
+                rows[row] = rows[row] - rows[row, at] * rows[at]
+    return rows[:, count:]
