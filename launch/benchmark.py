@@ -40,7 +40,8 @@ def main() -> None:
     )
     parser.add_argument('cases', nargs='*', help=f'of {", ".join(CASES)}; all if none is named')
     parser.add_argument('--rounds', type=int, default=9)
-    parser.add_argument('--steps', type=int, default=10, help='per round')
+    # As many as a run's compiled calls, which take about two seconds.
+    parser.add_argument('--steps', type=int, default=50, help='per round')
     parser.add_argument('--out', type=Path, help='a JSON file for the table')
     parser.add_argument(
         '--bfloat16', action='store_true', help='both compute in it; not of LeNet and Conv4'

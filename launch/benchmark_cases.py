@@ -76,8 +76,8 @@ def step_case(case: str):
         job = STEPS[case]
         ours, theirs = (make(job, args) for make in LOOPS.values())
         ours(1), theirs(1)
-        # Long steps need no ten of them for the clock.
-        steps = min(args.steps, max(1, round(args.steps * 2e5 / work(job))))
+        # Long steps need not so many of them for the clock.
+        steps = min(args.steps, max(1, round(args.steps * 1e5 / work(job))))
         one = torch_loop(job, plain(args)) if args.compile else theirs
         calls = lambda: ours(steps), lambda: theirs(steps)
         return measured(case, *calls, lambda: one(1), images(job), args, steps)

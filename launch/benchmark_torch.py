@@ -164,7 +164,8 @@ class Tasks(Loop):
             yield F.cross_entropy(head(z), label), list(head.parameters())
 
     def at_features(self, z, batch):
-        cut = z.detach().requires_grad_()
+        # No leaf, for where operations are counted PyTorch 2.13 differentiates by none.
+        cut = z.detach().requires_grad_().view_as(z)
         each = self.gradients(self.losses(cut, batch), [cut])
         z.backward((self.weights(each) @ each).view_as(z))
 

@@ -1,9 +1,10 @@
 """Convolution by minimal filtering: fewer multiplications by a transform of the columns.
 
-Of one row of an image, m adjacent outputs of k taps are products of two polynomials' kind, which
-take m + k - 1 multiplications in place of m * k where image and kernel are evaluated at as many
-points (Toom, 1963; Cook, 1966; Winograd, 1980, "Arithmetic complexity of computations"; for
-convolutional nets Lavin and Gray, 2016, arXiv:1509.09308, equations 5 and 6).
+In a row of an image, m adjacent outputs of k taps take m + k - 1 multiplications in place of m * k
+if image and kernel are evaluated at as many points, as polynomials are for their product (Toom,
+1963; Cook, 1966; Winograd, 1980, "Arithmetic complexity of computations"; for convolutional nets
+Lavin and Gray, 2016, arXiv:1509.09308, equations 5 and 6). Only columns are transformed: with rows,
+too, there would be more to move than to multiply.
 """
 
 from fractions import Fraction
