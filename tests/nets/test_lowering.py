@@ -244,6 +244,19 @@ def test_conv_pool(side, kernel, padding, window, inner):
     close(over(ours)(*twice), over(plain)(*twice))
 
 
+@pytest.mark.parametrize('inner', [2, 8])  # as patches, and with transformed columns
+def test_gradient_of_a_tie_goes_to_the_first_of_a_window(inner):
+    x, k = jnp.zeros((2, 8, 8, inner)), normal(0, 3, 3, inner, 4)
+
+    def gradient(fn):
+        weight = normal(1, 2, 4, 4, 4)
+        return jax.grad(lambda x: jnp.sum(fn(x) * weight))(x)
+
+    ours = gradient(lambda x: conv_pool(x, k, jnp.ones(4), 'SAME'))
+    flat = lambda x: native(x, k, (1, 1), 'SAME', dimension_numbers=NHWC)
+    close(ours, gradient(lambda x: nn.max_pool(flat(x), (2, 2), (2, 2))))
+
+
 def test_layers_with_a_norm():
     """Convolution, pool, norm, relu; and flattening, product, norm, relu."""
     few, many = normal(0, 4, 6, 6, 2), normal(0, 4, 6, 6, 8)

@@ -31,7 +31,7 @@ def windows(x: Array, kernel: Array, pads, sides: tuple[int, int]) -> Array:
       sides: of the output, in windows.
 
     Returns:
-      [4, O, *sides, N]: first, columns and in them rows of a window.
+      [4, O, *sides, N]: first, row by row the members of a window.
     """
     (kh, kw, inner, outer), (h, w) = kernel.shape, sides
     a, g, b = (one.astype(x.dtype) for one in matrices(kw))
@@ -55,7 +55,7 @@ def windows(x: Array, kernel: Array, pads, sides: tuple[int, int]) -> Array:
     y = kernel @ patches.reshape(*kernel.shape[::2], -1)
     y = (a @ y.reshape(len(b), -1)).reshape(-1, 2, 2, outer, h, tiles, x.shape[-1])
     # [tile's window, column, row, O, h, tile, N]
-    y = y.transpose(1, 2, 3, 4, 5, 0, 6).reshape(4, outer, h, -1, x.shape[-1])
+    y = y.transpose(2, 1, 3, 4, 5, 0, 6).reshape(4, outer, h, -1, x.shape[-1])
     return y[:, :, :, :w]
 
 
