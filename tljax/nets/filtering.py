@@ -16,6 +16,7 @@ from jax import Array, lax
 
 OUTPUTS = 4  # of one tile; more would cost digits
 POINTS = tuple(map(Fraction, ('0', '1', '-1', '2', '-2', '1/2', '-1/2')))
+TAPS = range(2, len(POINTS) - OUTPUTS + 3)  # of a kernel's row: those there are points for
 
 
 def windows(x: Array, kernel: Array, pads, sides: tuple[int, int]) -> Array:
@@ -69,7 +70,7 @@ def fitted(x: Array, pads, sides) -> Array:
 
 
 @cache
-def matrices(taps: int, outputs: int = OUTPUTS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A, G and B of y = A ((G g) * (B d)), where y[i] = sum_j g[j] d[i + j].
 
     Polynomials are evaluated at the first of 0, ±1, ±2, ±1/2, and at infinity. The transposes of
@@ -78,19 +79,18 @@ def matrices(taps: int, outputs: int = OUTPUTS) -> tuple[np.ndarray, np.ndarray,
 
     Args:
       taps: of g.
-      outputs: of y.
 
     Returns:
-      A [outputs, P], G [P, taps] and B [P, P] of float64, where P is outputs + taps - 1.
+      A [OUTPUTS, P], G [P, taps] and B [P, P] of float64, where P is OUTPUTS + taps - 1.
 
     Raises:
       ValueError: more points are wanted than there are.
     """
-    count = outputs + taps - 1
+    count = OUTPUTS + taps - 1
     if count > len(POINTS) + 1:
-        raise ValueError(f'{outputs} outputs of {taps} taps: {count} points, of {len(POINTS) + 1}')
+        raise ValueError(f'{OUTPUTS} outputs of {taps} taps: {count} points, of {len(POINTS) + 1}')
     points = POINTS[: count - 1]
-    a, g, whole = (_evaluation(points, size) for size in (outputs, taps, count))
+    a, g, whole = (_evaluation(points, size) for size in (OUTPUTS, taps, count))
     b = _inverse(whole).T
     scale = abs(b).max(1, keepdims=True)
     return tuple(np.asarray(one, np.float64) for one in (a.T, g * scale, b / scale))

@@ -120,7 +120,7 @@ def _filtered(x, kernel, window) -> bool:
     and 63; Conv4 of 128 images 40 and 54. Fewer digits than float32's would not do.
     """
     exact = x.dtype in (jnp.float32, jnp.float64)
-    return exact and window == 2 and 2 <= kernel.shape[1] <= 5 and x.shape[-1] >= 8
+    return exact and window == 2 and kernel.shape[1] in filtering.TAPS and x.shape[-1] >= 8
 
 
 def _wide(x, kernel, pads, window) -> bool:
