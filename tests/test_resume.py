@@ -120,6 +120,21 @@ def test_stopped_by_signals(tmp_path, uninterrupted):
     assert_same(tmp_path, uninterrupted)
 
 
+def test_once_stopped_no_more_signals_are_heard():
+    """Else one that came late would be told, too, or in place of what is saved."""
+    code = """if True:
+        import signal
+        from tljax import loop, signals
+        signals.exit_on_sigterm()
+        with loop.terminated() as stopping:
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        print(stopping())
+    """
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, 'True\n', '')
+
+
 def test_a_signal_inside_a_callback_of_the_garbage_collector_stops():
     """Where Python drops what is raised, and a run went on."""
     code = """if True:

@@ -18,6 +18,7 @@ from tljax import hosts, sharding, train
 from tljax.checkpoints import Checkpoints
 from tljax.data import streams as data
 from tljax.program import Options, Program
+from tljax.signals import stop
 from tljax.train import Members, TrainState
 from tljax.types import Method, Phase, PyTree
 
@@ -44,6 +45,9 @@ class Stopped(Exception):
 def terminated() -> Iterator[Callable[[], bool]]:
     """`came()`: whether SIGTERM came since; the signal does nothing else until the block ends.
 
+    If it came in a command that `exit_on_sigterm`, that ends now, and no other is heard: it would
+    cut off, or be told beside, what the command says of the first.
+
     It may come to one of several hosts, and stops all: each has to ask as often as the others.
     Whoever opens the block has to ask once more when its work is done, for `fit` no longer stops
     once all steps are made.
@@ -53,7 +57,8 @@ def terminated() -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: hosts.any_of(bool(signals))
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        ending = signals and previous is stop
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if ending else previous)
 
 
 class Fitted(NamedTuple):

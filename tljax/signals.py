@@ -9,11 +9,12 @@ STOPPED = 75  # EX_TEMPFAIL: try again
 
 def exit_on_sigterm() -> None:
     """From now on SIGTERM ends this process with STOPPED, and says that the command may go on."""
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     sys.unraisablehook = _unraisable
 
 
-def _stop(*_) -> None:
+def stop(*_) -> None:
+    """The handler."""
     print('stopped; the same command goes on', file=sys.stderr, flush=True)
     sys.exit(STOPPED)
 
