@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 
 from tljax.nets import filtering
-from tljax.nets.convolution import WIDE
+from tljax.nets.convolution import WIDE, Geometry
 from tljax.nets.lowering import NHWC, Conv, ConvPool, FlatDense, conv, conv_pool, max_pool
 
 native = lax.conv_general_dilated
@@ -78,6 +78,11 @@ def test_depthwise(image, side, strides, padding):
         ((2, 5, 4, 2), (3, 2, 2, WIDE), (2, 1), 'SAME'),
         ((2, 4, 3, WIDE), (3, 3, WIDE, 2), (1, 2), ((1, 1), (-1, 2))),
         ((1, 6, 6, 2), (3, 3, 2, 2), (1, 1), ((-1, 0), (2, -1))),
+        # By minimal filtering.
+        ((10, 8, 7, 32), (3, 3, 32, 32), (1, 1), 'SAME'),
+        ((9, 8, 9, 32), (3, 2, 32, 33), (1, 1), 'VALID'),
+        ((7, 9, 7, 33), (1, 3, 33, 32), (1, 1), ((1, 0), (2, 3))),
+        ((8, 9, 8, 32), (2, 5, 32, 32), (1, 1), ((2, -1), (-1, 4))),
     ],
 )
 def test_conv(image, kernel, strides, padding):
@@ -127,9 +132,10 @@ def test_conv_leaves_the_rest_to_native(options):
     np.testing.assert_array_equal(conv(x, k, **options), native(x, k, **options))
 
 
-def test_conv_over_models_over_inputs_and_in_a_loop():
+@pytest.mark.parametrize('shape', [(2, 6, 6, 2), (9, 8, 8, 32)])  # the second is filtered
+def test_conv_over_models_over_inputs_and_in_a_loop(shape):
     plain = {'window_strides': (1, 1), 'padding': 'SAME', 'dimension_numbers': NHWC}
-    xs, ks = normal(0, 3, 2, 6, 6, 2), normal(1, 3, 3, 3, 2, 2)
+    xs, ks = normal(0, 3, *shape), normal(1, 3, 3, 3, *shape[-1:] * 2) / np.sqrt(9 * shape[-1])
 
     @partial(jax.jit, static_argnums=2)
     def run(xs, ks, conv):
@@ -219,7 +225,34 @@ def test_minimal_filtering_of_too_many_taps():
         filtering.matrices(6)
 
 
-# As patches; with transformed columns, where the window is 2; as a plain convolution, where not.
+@pytest.mark.parametrize('cached, held', [(1, 1), (2 * 7 * 2 * 9 * 4, 3 * 7 * 2 * 9 * 4)])
+def test_minimal_filtering_by_blocks_of_examples(cached, held, monkeypatch):
+    """An example a block, and several: the memory's bound changes nothing else."""
+    x, k, pads = normal(0, 6, 7, 9, 4), normal(1, 3, 3, 4, 5), ((2, 0), (-1, 1))
+    monkeypatch.setattr(filtering, 'CACHED', cached)
+    monkeypatch.setattr(filtering, 'HELD', held)
+    fn = partial(native, window_strides=(1, 1), padding=pads, dimension_numbers=NHWC)
+    expected, back = jax.vjp(fn, x, k)
+    y = normal(2, *expected.shape)
+    close(filtering.conv(x, k, pads), expected)
+    close(filtering.kernel_gradient(x, y, (3, 3), pads), back(y)[1])
+
+
+def test_what_is_filtered():
+    """Of stride 1, many channels and pixels, few columns wasted, and digits enough."""
+    x = lambda *shape, dtype=jnp.float32: jax.ShapeDtypeStruct(shape, dtype)
+    same = Geometry((8, 8), (3, 3), (1, 1), ((1, 1), (1, 1)), None)
+    assert same.filters(x(8, 8, 8, 32), 32)
+    assert not same.filters(x(8, 8, 8, 32), 31)
+    assert not same.filters(x(8, 8, 8, 31), 32)
+    assert not same.filters(x(7, 8, 8, 32), 32)
+    assert not same.filters(x(40, 5, 5, 32), 32)
+    assert not same.filters(x(8, 8, 8, 32, dtype=jnp.bfloat16), 32)
+    for change in ({'strides': (2, 2)}, {'kernel': (3, 7)}, {'kernel': (7, 1)}):
+        assert not same._replace(**change).filters(x(32, 16, 16, 32), 32)
+
+
+# As patches; with transformed columns, where the window is 2; as a plain convolution.
 @pytest.mark.parametrize('inner', [2, 8, 32])
 @pytest.mark.parametrize(
     'side, kernel, padding, window',
@@ -284,7 +317,7 @@ SHARDED = """
 import jax, jax.numpy as jnp
 jax.config.update('jax_num_cpu_devices', 4)
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from tljax.nets.convolution import WIDE
+from tljax.nets.convolution import WIDE, Geometry
 from tljax.nets.lowering import NHWC, conv, conv_pool, max_pool
 mesh = jax.make_mesh((4,), ('batch',), axis_types=(AxisType.Auto,))
 x = jax.random.normal(jax.random.key(0), (8, 8, 8, 8))

@@ -3,26 +3,32 @@
 XLA's convolution on the CPU is fast for [N, H, W, C] images and [kh, kw, C, O] kernels, and slow
 for the layouts that its own gradients ask for: inside `scan` or `fori_loop` 10 to 100 times slower.
 So is the grouped convolution that `vmap` over models makes of it. So `conv` has gradients of its
-own there: for the input, a plain convolution again; for the kernel, patches and a product. Other
-platforms keep the native ones. What was measured on two cores, in ms, and made the rules:
+own there: for the input, a plain convolution again; for the kernel, patches and a product. Of many
+channels and stride 1 the three are done by minimal filtering (`filtering`), with half of a 3x3
+kernel's multiplications. Other platforms keep the native ones. What was measured and made the
+rules, in ms, 3x3 on two cores and on one:
 
-    forward       [16, 56, 56, 64]  3x3 -> 64    native 34   patches 160   Winograd F(2, 3) 68
-                  [16, 14, 14, 256] 3x3 -> 256   native 27   patches 54    Winograd F(2, 3) 28
-                  [16, 7, 7, 512]   3x3 -> 512   native 35   patches 23    Winograd F(2, 3) 76
-                  [16, 56, 56, 64]  1x1 -> 64    native 4.0  product 1.4
+                          forward                          kernel's gradient
+                          native         filtered          by blocks      filtered
+    [16, 112, 112, 64]    45    74       41    69          118   143      46    76
+    [16, 56, 56, 64]      17    17       7.1   13          20    25       12    19
+    [16, 28, 28, 128]     8.3   16       5.2   9.5         12    20       6.4   13
+    [16, 14, 14, 256]     8.3   16       5.3   10          12    21       6.0   10
+    [16, 7, 7, 512]       11    20       6.1   12          10    21       6.2   12
+    [128, 32, 32, 16]     3.3   6.7      5.4   9.3         5.2   8.0      3.1   9.8
+    [128, 16, 16, 32]     2.7   3.0      2.0   4.0         4.7   6.1      1.4   2.9
+    [128, 8, 8, 64]       2.6   2.6      1.0   1.9         3.4   4.8      1.0   1.9
+
+On two slower cores, of what is not filtered:
+
+    forward       [16, 56, 56, 64]  1x1 -> 64    native 4.0  product 1.4
                   [16, 14, 14, 1024] 1x1 -> 256  native 13   product 7.0
                   [16, 28, 28, 192] depthwise    native 158  shifted sums 1.1
     image's       [128, 32, 32, 16] 3x3, stride 2 -> 32   turned, dilated 10   scattered 5.5
     gradient      [16, 14, 14, 256] 3x3, stride 2 -> 512  turned, dilated 24   scattered 14
                   [16, 7, 7, 512] 3x3 -> 512     turned 36                     scattered 28
-    kernel's      [128, 8, 8, 64] 3x3 -> 64      native 20   one block 17  an example a block 8.3
-    gradient      [16, 7, 7, 512] 3x3 -> 512                 one block 25  an example a block 44
-
-On one core, of the kernel's gradient alone, in ms: by blocks of 2**15 elements of patches whose
-rows of the kernel are products of their own, and by an example a block and one product:
-
-    [128, 32, 32, 16] 21 and 14      [120, 14, 14, 64] 24 and 20      [16, 56, 56, 64] 97 and 59
-    [128, 16, 16, 32] 17 and 12      [128, 8, 8, 64] 9.3 and 7.5      [16, 28, 28, 128] 58 and 40
+    kernel's      [16, 7, 7, 512] 3x3 -> 512     one block 25        an example a block 44
+    gradient      [128, 32, 32, 16] on one core  block of 2**15 21   an example a block 14
 """
 
 import itertools
@@ -35,9 +41,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
+from tljax.nets import filtering
 from tljax.nets.depthwise import depthwise
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
+CHANNELS = 32  # from which fewer multiplications make up for transforms
+ROWS = 512  # pixels of an output, from which they make up for the kernel's transform
+FILLED = 2 / 3  # of the tiles of a row, from which there are fewer
 PIXELS = 128  # output pixels of one block of examples, if an example has fewer
 WIDE = 512  # output channels from which products make up for patches of all examples at once
 
@@ -127,6 +137,18 @@ class Geometry(NamedTuple):
             precision=self.precision,
         )
 
+    def filters(self, x: Array, outer: int) -> bool:
+        """Whether to transform columns: of many channels, and of enough pixels for the kernel's.
+
+        A few columns would fill too little of their tiles.
+        """
+        if self.strides != (1, 1) or not filtering.fits(x, self.kernel[1]):
+            return False
+        h, w = filtering.sides_of(x, self.kernel, self.pads)
+        filled = w / (filtering.OUTPUTS * -(-w // filtering.OUTPUTS))
+        many = min(x.shape[-1], outer) >= CHANNELS and len(x) * h * w >= ROWS
+        return many and filled >= FILLED
+
     def padded(self, x: Array) -> Array:
         config = ((0, 0, 0), *((*pair, 0) for pair in self.pads), (0, 0, 0))
         return lax.pad(x, jnp.zeros((), x.dtype), config)
@@ -158,6 +180,8 @@ class Geometry(NamedTuple):
 
 def _forward(geometry, x, kernel):
     """[N, H, W, C], [kh, kw, C, O] -> [N, h, w, O], in the way that is fast on the CPU."""
+    if geometry.filters(x, kernel.shape[-1]):
+        return filtering.conv(x, kernel, geometry.pads, geometry.precision)
     way = _product if kernel.shape[-1] >= WIDE else Geometry.native
     return way(geometry, x, kernel)
 
@@ -189,14 +213,16 @@ def _image_gradient(geometry, y, kernel):
         x = jax.ShapeDtypeStruct((len(y), *geometry.image, kernel.shape[2]), y.dtype)
         return jax.linear_transpose(lambda x: geometry.native(x, kernel), x)(y)[0]
 
-    narrow = geometry.strides == (1, 1) and max(kernel.shape[2:]) < WIDE
-    way = partial(_turned if narrow else _scattered, geometry)
-    return _choose(way, native, y, kernel)
+    return _choose(partial(_back, geometry), native, y, kernel)
 
 
-def _turned(geometry, y, kernel):
-    """The image's gradient as the convolution with the kernel turned by 180 degrees; stride 1."""
-    return geometry.back(y.shape[1:3]).native(y, lax.rev(kernel, (0, 1)).swapaxes(2, 3))
+def _back(geometry, y, kernel):
+    """The image's gradient in the way that is fast on the CPU."""
+    turned = geometry.back(y.shape[1:3])
+    narrow = max(kernel.shape[2:]) < WIDE
+    if geometry.strides == (1, 1) and (narrow or turned.filters(y, kernel.shape[2])):
+        return _forward(turned, y, lax.rev(kernel, (0, 1)).swapaxes(2, 3))
+    return _scattered(geometry, y, kernel)
 
 
 def _scattered(geometry, y, kernel):
@@ -225,15 +251,21 @@ def _kernel_gradient(geometry, x, y):
         kernel = jax.ShapeDtypeStruct((*geometry.kernel, x.shape[-1], y.shape[-1]), y.dtype)
         return jax.linear_transpose(lambda kernel: geometry.native(x, kernel), kernel)(y)[0]
 
-    return _choose(partial(_by_blocks, geometry), native, x, y)
+    return _choose(partial(_of_kernel, geometry), native, x, y)
+
+
+def _of_kernel(geometry, x, y):
+    """The kernel's gradient in the way that is fast on the CPU."""
+    if geometry.filters(x, y.shape[-1]):
+        return filtering.kernel_gradient(x, y, geometry.kernel, geometry.pads, geometry.precision)
+    return _by_blocks(geometry, x, y)
 
 
 def _by_blocks(geometry, x, y):
     """The kernel's gradient as products of patches, summed over blocks of examples."""
     (kh, kw), (count, h, w, outer) = geometry.kernel, y.shape
     inner = x.shape[-1]
-    most = count if outer >= WIDE else min(count, max(1, PIXELS // (h * w)))
-    size = next(n for n in range(most, 0, -1) if count % n == 0)
+    size = filtering.divisor(count, count if outer >= WIDE else PIXELS // (h * w))
 
     def add(i, total):
         patches = geometry.patches(lax.dynamic_slice_in_dim(x, i * size, size))

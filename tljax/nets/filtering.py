@@ -1,14 +1,17 @@
-"""Convolution by minimal filtering: fewer multiplications by a transform of the columns.
+"""Convolution of stride 1 by minimal filtering: fewer multiplications by transforming the columns.
 
 In a row of an image, m adjacent outputs of k taps take m + k - 1 multiplications in place of m * k
 if image and kernel are evaluated at as many points, as polynomials are for their product (Toom,
 1963; Cook, 1966; Winograd, 1980, "Arithmetic complexity of computations"; for convolutional nets
 Lavin and Gray, 2016, arXiv:1509.09308, equations 5 and 6). Only columns are transformed: with rows,
 too, there would be more to move than to multiply.
+
+`conv` and `kernel_gradient` are for images with their channels last, `windows` is for a pool.
 """
 
+import operator
 from fractions import Fraction
-from functools import cache
+from functools import cache, reduce
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +20,110 @@ from jax import Array, lax
 OUTPUTS = 4  # of one tile; more would cost digits
 POINTS = tuple(map(Fraction, ('0', '1', '-1', '2', '-2', '1/2', '-1/2')))
 TAPS = range(2, len(POINTS) - OUTPUTS + 3)  # of a kernel's row: those there are points for
+CACHED = 2**19  # elements of one point's patches that stay in the cache until they are multiplied
+HELD = 2**24  # and that do not crowd the memory
+
+
+def fits(x: Array, taps: int) -> bool:
+    """Whether that many taps in a row can be filtered, and in digits enough: float32's or more."""
+    return taps in TAPS and x.dtype in (jnp.float32, jnp.float64)
+
+
+def sides_of(x: Array, kernel: tuple[int, ...], pads) -> list[int]:
+    """Of the output of stride 1: [N, H, W, C], (kh, kw, ...) -> [h, w]."""
+    return [n + sum(pad) - k + 1 for n, pad, k in zip(x.shape[1:3], pads, kernel, strict=False)]
+
+
+def conv(x: Array, kernel: Array, pads, precision=None) -> Array:
+    """Convolution of stride 1.
+
+    For each point there is one product, of patches of the rows.
+
+    Args:
+      x: [N, H, W, C].
+      kernel: [kh, kw, C, O].
+      pads: two pairs, of zeros around x.
+      precision: of the products.
+
+    Returns:
+      [N, h, w, O].
+    """
+    (kh, kw, inner, outer), (h, w) = kernel.shape, sides_of(x, kernel.shape, pads)
+    a, g, _ = matrices(kw)
+    tiles = -(-w // OUTPUTS)
+    kernels = [one.reshape(-1, outer) for one in _combined(g, [kernel[:, i] for i in range(kw)])]
+
+    def block(x):
+        patches = _patches(x, kernel.shape, pads)
+        y = [jnp.dot(*pair, precision=precision) for pair in zip(patches, kernels, strict=True)]
+        y = jnp.stack(_combined(a, y), 1)
+        return y.reshape(len(x), h, OUTPUTS * tiles, outer)[:, :, :w]
+
+    size = divisor(len(x), CACHED // (h * tiles * kh * inner))
+    if size == len(x):
+        return block(x)
+    return lax.map(block, x.reshape(-1, size, *x.shape[1:])).reshape(len(x), h, w, outer)
+
+
+def kernel_gradient(x: Array, y: Array, sides: tuple[int, int], pads, precision=None) -> Array:
+    """That of `conv`'s kernel: the transform's transpose of the products' own gradients.
+
+    Args:
+      x: [N, H, W, C].
+      y: [N, h, w, O], the gradient of the output.
+      sides: of the kernel.
+      pads: two pairs, of zeros around x.
+      precision: of the products.
+
+    Returns:
+      [kh, kw, C, O].
+    """
+    (kh, kw), (count, h, w, outer), inner = sides, y.shape, x.shape[-1]
+    a, g, _ = matrices(kw)
+    tiles = -(-w // OUTPUTS)
+
+    def block(x, y):
+        y = jnp.pad(y, ((0, 0), (0, 0), (0, OUTPUTS * tiles - w), (0, 0)))
+        y = y.reshape(-1, OUTPUTS, outer)
+        y = _combined(a.T, [y[:, i] for i in range(OUTPUTS)])
+        pairs = zip(y, _patches(x, (kh, kw), pads), strict=True)
+        rows = (((0,), (0,)), ((), ()))
+        return jnp.stack([lax.dot_general(*pair, rows, precision) for pair in pairs])
+
+    size = divisor(count, HELD // (h * tiles * kh * inner))
+    if size == count:
+        total = block(x, y)
+    else:
+        blocks = [one.reshape(-1, size, *one.shape[1:]) for one in (x, y)]
+        zeros = jnp.zeros((len(g), outer, kh * inner), y.dtype)
+        total = lax.scan(lambda total, one: (total + block(*one), None), zeros, tuple(blocks))[0]
+    kernel = jnp.stack(_combined(g.T, list(total)))
+    return kernel.reshape(kw, outer, kh, inner).transpose(2, 0, 3, 1)
+
+
+def _patches(x, kernel, pads):
+    """Of each point what a row of the output sees: a list of [N * h * tiles, kh * C]."""
+    (kh, kw), (h, w) = kernel[:2], sides_of(x, kernel, pads)
+    tiles = -(-w // OUTPUTS)
+    x = fitted(x, pads, (h + kh - 1, OUTPUTS * tiles + kw - 1))
+    _, _, b = matrices(kw)
+    last = OUTPUTS * (tiles - 1) + 1
+    points = _combined(b, [x[:, :, i : i + last : OUTPUTS] for i in range(len(b))])
+    rows = [jnp.stack([point[:, i : i + h] for i in range(kh)], 3) for point in points]
+    return [one.reshape(-1, kh * x.shape[-1]) for one in rows]
+
+
+def _combined(matrix, parts):
+    """For each row the sum of the parts, weighted: most weights are 0 or ±1, and cost nothing."""
+    return [
+        reduce(operator.add, [float(c) * part for c, part in zip(row, parts, strict=True) if c])
+        for row in matrix
+    ]
+
+
+def divisor(count: int, most: int) -> int:
+    """The largest that is not above `most`, or 1."""
+    return next(n for n in range(min(max(most, 1), count), 0, -1) if count % n == 0)
 
 
 def windows(x: Array, kernel: Array, pads, sides: tuple[int, int]) -> Array:
@@ -61,7 +168,7 @@ def windows(x: Array, kernel: Array, pads, sides: tuple[int, int]) -> Array:
 
 
 def fitted(x: Array, pads, sides) -> Array:
-    """[C, H, W, N] behind that much padding, filled up or cut to these sides."""
+    """Its two axes in the middle behind that much padding, filled up or cut to these sides."""
     config = [
         (low, side - low - has, 0)
         for (low, _), side, has in zip(pads, sides, x.shape[1:3], strict=True)
