@@ -13,7 +13,8 @@ Published weights of a deep net start configs/finetune.py, and give far more on 
 Expected: ants and bees (hymenoptera, 243 images to train on, 153 to test on), mean and standard
 deviation of three seeds (--config.members.seed=0,1,2): 65.6 ± 1.0 from scratch; from a run on
 CIFAR-10 images (800 to train on, itself 40.5 ± 3.8) 66.7 ± 0.7 frozen, 69.1 ± 3.6 fine-tuned: at
-this size the source has little to give. Time: 3 min for three seeds on one CPU core.
+this size the source has little to give.
+Time: 3 min for three seeds on one CPU core.
 """
 
 from pathlib import Path

@@ -80,6 +80,7 @@ def conv(
     Returns:
       [N, h, w, O].
     """
+    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
     by_channel = 1 < feature_group_count == lhs.shape[-1] == rhs.shape[-1]
     groups = 1 if by_channel else feature_group_count
     special = (*(lhs_dilation or ()), *(rhs_dilation or ()), groups, batch_group_count)
@@ -145,9 +146,9 @@ class Geometry(NamedTuple):
         if self.strides != (1, 1) or not filtering.fits(x, self.kernel[1]):
             return False
         h, w = filtering.sides_of(x, self.kernel, self.pads)
-        filled = w / (filtering.OUTPUTS * -(-w // filtering.OUTPUTS))
         many = min(x.shape[-1], outer) >= CHANNELS and len(x) * h * w >= ROWS
-        return many and filled >= FILLED
+        tiles = -(-w // filtering.OUTPUTS)
+        return many and w >= FILLED * filtering.OUTPUTS * tiles
 
     def padded(self, x: Array) -> Array:
         config = ((0, 0, 0), *((*pair, 0) for pair in self.pads), (0, 0, 0))

@@ -204,6 +204,7 @@ class ConvPool(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, h, w, features]."""
+        x = jnp.asarray(x)
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
         pads = pads_of(x, kernel, (1, 1), self.padding)
