@@ -220,9 +220,10 @@ def _image_gradient(geometry, y, kernel):
 def _back(geometry, y, kernel):
     """The image's gradient in the way that is fast on the CPU."""
     turned = geometry.back(y.shape[1:3])
-    narrow = max(kernel.shape[2:]) < WIDE
-    if geometry.strides == (1, 1) and (narrow or turned.filters(y, kernel.shape[2])):
-        return _forward(turned, y, lax.rev(kernel, (0, 1)).swapaxes(2, 3))
+    if geometry.strides == (1, 1) and turned.filters(y, kernel.shape[2]):
+        return filtering.conv(y, kernel, turned.pads, geometry.precision, turned=True)
+    if geometry.strides == (1, 1) and max(kernel.shape[2:]) < WIDE:
+        return turned.native(y, lax.rev(kernel, (0, 1)).swapaxes(2, 3))
     return _scattered(geometry, y, kernel)
 
 

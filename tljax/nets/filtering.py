@@ -22,6 +22,7 @@ POINTS = tuple(map(Fraction, ('0', '1', '-1', '2', '-2', '1/2', '-1/2')))
 TAPS = range(2, len(POINTS) - OUTPUTS + 3)  # of a kernel's row: those there are points for
 CACHED = 2**19  # elements of one point's patches that stay in the cache until they are multiplied
 HELD = 2**24  # and that do not crowd the memory
+SWAPPED = 128  # channels from which a product swaps those of a kernel
 
 
 def fits(x: Array, taps: int) -> bool:
@@ -34,29 +35,40 @@ def sides_of(x: Array, kernel: tuple[int, ...], pads) -> list[int]:
     return [n + sum(pad) - k + 1 for n, pad, k in zip(x.shape[1:3], pads, kernel, strict=False)]
 
 
-def conv(x: Array, kernel: Array, pads, precision=None) -> Array:
+def conv(x: Array, kernel: Array, pads, precision=None, turned: bool = False) -> Array:
     """Convolution of stride 1.
 
     For each point there is one product, of patches of the rows.
 
     Args:
       x: [N, H, W, C].
-      kernel: [kh, kw, C, O].
+      kernel: [kh, kw, C, O]; [kh, kw, O, C] if `turned`.
       pads: two pairs, of zeros around x.
       precision: of the products.
+      turned: the kernel is turned by 180 degrees and its channels are swapped, as for the gradient
+        of an image.
 
     Returns:
       [N, h, w, O].
     """
-    (kh, kw, inner, outer), (h, w) = kernel.shape, sides_of(x, kernel.shape, pads)
+    (kh, kw), (h, w) = kernel.shape[:2], sides_of(x, kernel.shape, pads)
+    inner, outer = kernel.shape[2:][:: -1 if turned else 1]
     a, g, _ = matrices(kw)
     tiles = -(-w // OUTPUTS)
-    kernels = [one.reshape(-1, outer) for one in _combined(g, [kernel[:, i] for i in range(kw)])]
+    if turned:
+        kernel = lax.rev(kernel, (0, 1))
+        # Many are left for the products to swap: of 512 it would take longer than they do.
+        turned = min(inner, outer) >= SWAPPED
+        kernel = kernel.swapaxes(0, 2) if turned else kernel.swapaxes(2, 3)
+    shape = (outer, -1) if turned else (-1, outer)
+    kernels = [one.reshape(shape) for one in _combined(g, [kernel[:, i] for i in range(kw)])]
+    shared = (((1,), (int(turned),)), ((), ()))
 
     def block(x):
-        patches = _patches(x, kernel.shape, pads)
-        y = [jnp.dot(*pair, precision=precision) for pair in zip(patches, kernels, strict=True)]
-        y = jnp.stack(_combined(a, y), 1)
+        pairs = zip(_patches(x, (kh, kw), pads), kernels, strict=True)
+        y = jnp.stack(
+            _combined(a, [lax.dot_general(*pair, shared, precision) for pair in pairs]), 1
+        )
         return y.reshape(len(x), h, OUTPUTS * tiles, outer)[:, :, :w]
 
     size = divisor(len(x), CACHED // (h * tiles * kh * inner))
