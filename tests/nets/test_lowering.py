@@ -187,27 +187,35 @@ def test_linen_conv():
 
 
 @pytest.mark.parametrize(
-    'shape, window, strides',
+    'shape, window, strides, pads',
     [
-        ((2, 6, 4, 3), 2, None),
-        ((2, 7, 5, 3), (3, 2), None),
-        ((2, 7, 7, 1), 3, 2),
-        ((3, 2, 4, 4, 1), 2, 2),
+        ((2, 6, 4, 3), 2, None, ((0, 0), (0, 0))),
+        ((2, 7, 5, 3), (3, 2), None, ((0, 0), (0, 0))),
+        ((2, 7, 7, 1), 3, 2, ((0, 0), (0, 0))),
+        ((3, 2, 4, 4, 1), 2, 2, ((0, 0), (0, 0))),
+        ((2, 7, 8, 2), (3, 2), (2, 1), ((1, 0), (1, 2))),
+        ((2, 3, 5, 4, 2), 2, 2, ((0, 1), (1, 0))),
     ],
 )
-def test_max_pool(shape, window, strides):
+def test_max_pool(shape, window, strides, pads):
     # Whole numbers, so that there are ties.
     x = jnp.round(normal(0, *shape))
     sides = (window, window) if isinstance(window, int) else window
-    steps = sides if strides is None else (strides, strides)
-    ours = jax.jit(with_gradients(lambda x: max_pool(x, window, strides), x))(x)
-    close(ours, jax.jit(with_gradients(lambda x: nn.max_pool(x, sides, steps), x))(x))
+    steps = sides if strides is None else tuple(np.broadcast_to(strides, 2).tolist())
+    ours = jax.jit(with_gradients(lambda x: max_pool(x, window, strides, pads), x))(x)
+
+    def flax(x):
+        around = ((0, 0),) * (x.ndim - 3) + pads + ((0, 0),)
+        return nn.max_pool(jnp.pad(x, around, constant_values=-jnp.inf), sides, steps)
+
+    close(ours, jax.jit(with_gradients(flax, x))(x))
 
 
 def test_max_pool_shows_what_is_not_a_number():
     for at in range(4):
         x = jnp.zeros(4).at[at].set(jnp.nan).reshape(1, 2, 2, 1)
         assert jnp.isnan(max_pool(x, 2)).all()
+        assert jnp.isnan(max_pool(x, 2, 1)).all()
         assert jnp.isnan(max_pool(x - jnp.inf, 2)).all()
 
 

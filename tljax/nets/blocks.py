@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tljax.nets.lowering import Conv
+from tljax.nets.lowering import Conv, max_pool
 from tljax.nets.norm import BatchNorm
 from tljax.types import unknown
 
@@ -164,11 +164,11 @@ def padded_max_pool(x: Array, window: int, stride: int, padding: int = 0, ceil: 
         windows = (length + 2 * padding - window) // stride + 1
         more = ceil and rest and windows * stride < length + padding
         pads.append((padding, padding + (stride - rest if more else 0)))
-    return nn.max_pool(x, (window, window), (stride, stride), tuple(pads))
+    return max_pool(x, window, stride, pads)
 
 
 POOLS = {
-    'max': lambda x: nn.max_pool(x, (3, 3), (2, 2)),
+    'max': partial(max_pool, window=3, strides=2),
     'max_same': partial(padded_max_pool, window=3, stride=1, padding=1),
     # Border windows are divided by 9 as well, zeros counted.
     'average': lambda x: nn.avg_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1))),

@@ -21,29 +21,47 @@ from tljax.nets.convolution import CHANNELS, NHWC, Conv, conv, pads_of
 from tljax.nets.norm import BatchNorm
 
 
-def max_pool(x: Array, window, strides=None) -> Array:
-    """Maximum over windows, without padding: `flax.linen.max_pool` with a cheap gradient.
+def max_pool(x: Array, window, strides=None, pads=((0, 0), (0, 0))) -> Array:
+    """Maximum over windows: `flax.linen.max_pool` with a cheap gradient.
 
-    Windows that do not overlap are taken by reshaping; others are left to Flax. As there, the
-    gradient of a tie goes to the first maximum.
+    Windows that do not overlap are taken by reshaping; others on the CPU as views of the rows and
+    of the columns: of [16, 112, 112, 64], 3x3 with stride 2, on two cores in ms 21, with gradient
+    70, where Flax's takes 34 and 224. As there, the gradient of a tie goes to the first maximum.
 
     Args:
       x: [..., H, W, C].
       window: side or sides of a window.
       strides: those of the windows; their sides if None.
+      pads: two pairs, of minus infinity around x.
 
     Returns:
       [..., h, w, C].
     """
     window = (window, window) if isinstance(window, int) else tuple(window)
     strides = (strides, strides) if isinstance(strides, int) else tuple(strides or window)
+    config = (*[(0, 0, 0)] * (x.ndim - 3), *((*pair, 0) for pair in pads), (0, 0, 0))
+    x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), config)
     if strides != window:
-        return nn.max_pool(x, window, strides)
+        native = lambda x: nn.max_pool(x, window, strides)
+        if any(n < side for n, side in zip(x.shape[-3:-1], window, strict=True)):
+            return native(x)  # nothing is left
+        views = partial(_max_of_views, window, strides)
+        return lax.platform_dependent(x, cpu=views, default=native)
     *lead, height, width, channels = x.shape
     h, w = height // window[0], width // window[1]
     x = x[..., : h * window[0], : w * window[1], :]
     x = x.reshape(*lead, h, window[0], w, window[1], channels)
     return first_max(first_max(x, -2), -3)
+
+
+def _max_of_views(window, strides, x):
+    """Columns first, rows then: the first maximum of a window is in the first row that has one."""
+    for axis in (1, 0):
+        at, side, stride = x.ndim - 3 + axis, window[axis], strides[axis]
+        reach = (x.shape[at] - side) // stride * stride + 1
+        views = [lax.slice_in_dim(x, i, i + reach, stride, at) for i in range(side)]
+        x = first_max(jnp.stack(views, at), at)
+    return x
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
