@@ -60,16 +60,13 @@ def conv(x: Array, kernel: Array, pads, precision=None, turned: bool = False) ->
         # Many are left for the products to swap: of 512 it would take longer than they do.
         turned = min(inner, outer) >= SWAPPED
         kernel = kernel.swapaxes(0, 2) if turned else kernel.swapaxes(2, 3)
-    shape = (outer, -1) if turned else (-1, outer)
-    kernels = [one.reshape(shape) for one in _combined(g, [kernel[:, i] for i in range(kw)])]
-    shared = (((1,), (int(turned),)), ((), ()))
+    kernels = _combined(g, [kernel[:, i] for i in range(kw)])
+    kernels = [one.reshape(outer, -1).T if turned else one.reshape(-1, outer) for one in kernels]
 
     def block(x):
         pairs = zip(_patches(x, (kh, kw), pads), kernels, strict=True)
-        y = jnp.stack(
-            _combined(a, [lax.dot_general(*pair, shared, precision) for pair in pairs]), 1
-        )
-        return y.reshape(len(x), h, OUTPUTS * tiles, outer)[:, :, :w]
+        y = _combined(a, [jnp.dot(*pair, precision=precision) for pair in pairs])
+        return jnp.stack(y, 1).reshape(len(x), h, OUTPUTS * tiles, outer)[:, :, :w]
 
     size = divisor(len(x), CACHED // (h * tiles * kh * inner))
     if size == len(x):
