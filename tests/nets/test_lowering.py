@@ -233,16 +233,21 @@ def test_minimal_filtering_of_too_many_taps():
         filtering.matrices(6)
 
 
-@pytest.mark.parametrize('cached, held', [(1, 1), (2 * 7 * 2 * 9 * 4, 3 * 7 * 2 * 9 * 4)])
-def test_minimal_filtering_by_blocks_of_examples(cached, held, monkeypatch):
-    """An example a block, and several: the memory's bound changes nothing else."""
+@pytest.mark.parametrize(
+    'cached, held, swapped', [(1, 1, 4), (2 * 7 * 2 * 3 * 4, 3 * 7 * 2 * 3 * 4, 5)]
+)
+def test_minimal_filtering_by_blocks_of_examples(cached, held, swapped, monkeypatch):
+    """An example a block, and several; a kernel swapped by its products, and before."""
     x, k, pads = normal(0, 6, 7, 9, 4), normal(1, 3, 3, 4, 5), ((2, 0), (-1, 1))
     monkeypatch.setattr(filtering, 'CACHED', cached)
     monkeypatch.setattr(filtering, 'HELD', held)
+    monkeypatch.setattr(filtering, 'SWAPPED', swapped)
     fn = partial(native, window_strides=(1, 1), padding=pads, dimension_numbers=NHWC)
     expected, back = jax.vjp(fn, x, k)
     y = normal(2, *expected.shape)
     close(filtering.conv(x, k, pads), expected)
+    turned = Geometry((7, 9), (3, 3), (1, 1), pads, None).back((7, 7)).pads
+    close(filtering.conv(y, k, turned, turned=True), back(y)[0])
     close(filtering.kernel_gradient(x, y, (3, 3), pads), back(y)[1])
 
 

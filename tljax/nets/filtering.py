@@ -21,7 +21,7 @@ OUTPUTS = 4  # of one tile; more would cost digits
 POINTS = tuple(map(Fraction, ('0', '1', '-1', '2', '-2', '1/2', '-1/2')))
 TAPS = range(2, len(POINTS) - OUTPUTS + 3)  # of a kernel's row: those there are points for
 CACHED = 2**19  # elements of one point's patches that stay in the cache until they are multiplied
-HELD = 2**24  # and that do not crowd the memory
+HELD = 2**24  # and those that do not crowd the memory
 SWAPPED = 128  # channels from which a product swaps those of a kernel
 
 
