@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from tests import toys
-from tljax import loop
+from tljax import loop, train
 from tljax.data import streams as data
 from tljax.types import Method, Phase, Player
 
@@ -112,18 +112,22 @@ def test_a_kill_after_an_evaluation_repeats_no_line(whole, tmp_path):
 
 def test_a_phase_is_one_executable(tmp_path, monkeypatch, one_step_a_call):
     """However many calls, evaluations and refreshes there are."""
-    made = []
+    traced, lift = [], train.lift
 
-    class Watched(loop.Program):
-        def __init__(self, *args):
-            super().__init__(*args)
-            made.append(self)
+    def counted(fn, *args, **options):
+        at, lifted = len(traced), lift(fn, *args, **options)
+        traced.append(0)
 
-    monkeypatch.setattr(loop, 'Program', Watched)
+        def one(*values):
+            traced[at] += 1
+            return lifted(*values)
+
+        return one
+
+    monkeypatch.setattr(train, 'lift', counted)
     run(tmp_path)
-    assert [program.call._cache_size() for program in made] == [1, 1]
-    hooks = [{name: hook._cache_size() for name, hook in p.hooks.items()} for p in made]
-    assert hooks == [{'enter': 1}, {'enter': 1, 'refresh': 1}]
+    # Of both phases the call and what enters it; of the second what refreshes.
+    assert traced == [1] * 5
 
 
 def test_evaluations_come_at_their_steps_and_at_phase_ends(whole):
