@@ -12,7 +12,8 @@ import pytest
 from jax import lax
 
 from tljax.nets import filtering
-from tljax.nets.convolution import WIDE, Geometry
+from tljax.nets.convolution import WIDE
+from tljax.nets.geometry import Geometry
 from tljax.nets.lowering import NHWC, Conv, ConvPool, FlatDense, conv, conv_pool, max_pool
 
 native = lax.conv_general_dilated
@@ -330,7 +331,8 @@ SHARDED = """
 import jax, jax.numpy as jnp
 jax.config.update('jax_num_cpu_devices', 4)
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from tljax.nets.convolution import WIDE, Geometry
+from tljax.nets.convolution import WIDE
+from tljax.nets.geometry import Geometry
 from tljax.nets.lowering import NHWC, conv, conv_pool, max_pool
 mesh = jax.make_mesh((4,), ('batch',), axis_types=(AxisType.Auto,))
 x = jax.random.normal(jax.random.key(0), (8, 8, 8, 8))

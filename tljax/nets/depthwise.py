@@ -23,7 +23,7 @@ def depthwise(geometry, x: Array, kernel: Array) -> Array:
     """sum over i, j of kernel[i, j, 0] * x shifted by (i, j): [N, H, W, C] -> [N, h, w, C].
 
     Args:
-      geometry: what is static; see `convolution.Geometry`.
+      geometry: what is static; see `geometry.Geometry`.
       x: [N, H, W, C].
       kernel: [kh, kw, 1, C].
     """

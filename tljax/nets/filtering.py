@@ -35,6 +35,11 @@ def sides_of(x: Array, kernel: tuple[int, ...], pads) -> list[int]:
     return [n + sum(pad) - k + 1 for n, pad, k in zip(x.shape[1:3], pads, kernel, strict=False)]
 
 
+def tiles_of(columns: int) -> int:
+    """Those that a row of so many outputs takes, the last one filled up."""
+    return -(-columns // OUTPUTS)
+
+
 def conv(x: Array, kernel: Array, pads, precision=None, turned: bool = False) -> Array:
     """Convolution of stride 1.
 
@@ -54,7 +59,7 @@ def conv(x: Array, kernel: Array, pads, precision=None, turned: bool = False) ->
     (kh, kw), (h, w) = kernel.shape[:2], sides_of(x, kernel.shape, pads)
     inner, outer = kernel.shape[2:][:: -1 if turned else 1]
     a, g, _ = matrices(kw)
-    tiles = -(-w // OUTPUTS)
+    tiles = tiles_of(w)
     if turned:
         kernel = lax.rev(kernel, (0, 1))
         # Many are left for the products to swap: of 512 it would take longer than they do.
@@ -89,7 +94,7 @@ def kernel_gradient(x: Array, y: Array, sides: tuple[int, int], pads, precision=
     """
     (kh, kw), (count, h, w, outer), inner = sides, y.shape, x.shape[-1]
     a, g, _ = matrices(kw)
-    tiles = -(-w // OUTPUTS)
+    tiles = tiles_of(w)
 
     def block(x, y):
         y = jnp.pad(y, ((0, 0), (0, 0), (0, OUTPUTS * tiles - w), (0, 0)))
@@ -113,7 +118,7 @@ def kernel_gradient(x: Array, y: Array, sides: tuple[int, int], pads, precision=
 def _patches(x, kernel, pads):
     """Of each point what a row of the output sees: a list of [N * h * tiles, kh * C]."""
     (kh, kw), (h, w) = kernel[:2], sides_of(x, kernel, pads)
-    tiles = -(-w // OUTPUTS)
+    tiles = tiles_of(w)
     x = fitted(x, pads, (h + kh - 1, OUTPUTS * tiles + kw - 1))
     _, _, b = matrices(kw)
     last = OUTPUTS * (tiles - 1) + 1
@@ -152,7 +157,7 @@ def windows(x: Array, kernel: Array, pads, sides: tuple[int, int]) -> Array:
     """
     (kh, kw, inner, outer), (h, w) = kernel.shape, sides
     a, g, b = (one.astype(x.dtype) for one in matrices(kw))
-    tiles, reach = -(-2 * w // OUTPUTS), -(-(kh + 1) // 2)  # a window's patch reaches over windows
+    tiles, reach = tiles_of(2 * w), -(-(kh + 1) // 2)  # a window's patch reaches over windows
     wanted = 2 * (h + reach - 1), OUTPUTS * tiles + kw - 1
     x = fitted(x, pads, wanted)
     spread = np.zeros((len(b), tiles, wanted[1]), x.dtype)

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from tljax.nets import filtering
-from tljax.nets.convolution import CHANNELS, NHWC, Conv, conv, pads_of
+from tljax.nets.convolution import Conv, conv, pads_of
+from tljax.nets.geometry import CHANNELS, NHWC
 from tljax.nets.norm import BatchNorm
 
 
