@@ -92,7 +92,7 @@ def _study(name: str, study: dict) -> list[str]:
     """A table: by label counts where there are several, else by arms."""
     counts = list(dict.fromkeys(row.get(AXIS) for row in study['comparison']))
     return [
-        f'**{study["title"]}**, {study["minutes"]:.0f} min{_place(study)}:',
+        f'**{study["title"]}**, {max(1, study["minutes"]):.0f} min{_place(study)}:',
         f'`{study["command"]}`',
         '',
         *([study['protocol'], ''] if 'protocol' in study else []),
